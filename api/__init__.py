@@ -1,0 +1,138 @@
+"""kneepoint: a trained network, its data and a list of devices in, the Pareto front of deployable networks out.
+
+    task = kneepoint.Task(model, example_input, train, validation)
+    space = kneepoint.joint_space(task)
+    result = kneepoint.search(task, space, [kneepoint.Accuracy(), kneepoint.Latency("raspberry-pi-4b")])
+    kneepoint.export(result.front.knee(), "deploy/")
+
+Public names load when they are first used, so that importing the package or one of its rooms stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import kneepoint.search
+
+if TYPE_CHECKING:
+    from kneepoint.compression.compressor import CompressionSettings
+    from kneepoint.compression.distillation import Distillation
+    from kneepoint.deployment.runtime import measure
+    from kneepoint.front_door import export, open_front, resume, search
+    from kneepoint.hardware_models.devices import list_devices, load_device
+    from kneepoint.objectives import (
+        Accuracy,
+        Energy,
+        Latency,
+        Loss,
+        MACs,
+        Objective,
+        Parameters,
+        PeakMemory,
+        Size,
+        View,
+        objective,
+    )
+    from kneepoint.search.driver import Result
+    from kneepoint.search.front import Candidate, Front
+    from kneepoint.spaces.joint_space import JointSpace, joint_space
+    from kneepoint.spaces.policy import Policy
+    from kneepoint.spaces.students import StudentFamily
+    from kneepoint.tasks import metrics
+    from kneepoint.tasks.metrics import Metric, Score
+    from kneepoint.tasks.task import Task
+
+_HOMES = {
+    "Accuracy": "kneepoint.objectives.quality",
+    "Candidate": "kneepoint.search.front",
+    "CompressionSettings": "kneepoint.compression.compressor",
+    "Distillation": "kneepoint.compression.distillation",
+    "Energy": "kneepoint.objectives.costs",
+    "Front": "kneepoint.search.front",
+    "JointSpace": "kneepoint.spaces.joint_space",
+    "Latency": "kneepoint.objectives.costs",
+    "Loss": "kneepoint.objectives.quality",
+    "MACs": "kneepoint.objectives.costs",
+    "Metric": "kneepoint.tasks.metrics",
+    "Objective": "kneepoint.objectives.objective",
+    "Parameters": "kneepoint.objectives.costs",
+    "PeakMemory": "kneepoint.objectives.costs",
+    "Policy": "kneepoint.spaces.policy",
+    "Result": "kneepoint.search.driver",
+    "Score": "kneepoint.tasks.metrics",
+    "Size": "kneepoint.objectives.costs",
+    "StudentFamily": "kneepoint.spaces.students",
+    "Task": "kneepoint.tasks.task",
+    "View": "kneepoint.objectives.view",
+    "export": "kneepoint.front_door",
+    "joint_space": "kneepoint.spaces.joint_space",
+    "list_devices": "kneepoint.hardware_models.devices",
+    "load_device": "kneepoint.hardware_models.devices",
+    "measure": "kneepoint.deployment.runtime",
+    "objective": "kneepoint.objectives.objective",
+    "open_front": "kneepoint.front_door",
+    "resume": "kneepoint.front_door",
+}
+
+__all__ = [
+    "Accuracy",
+    "Candidate",
+    "CompressionSettings",
+    "Distillation",
+    "Energy",
+    "Front",
+    "JointSpace",
+    "Latency",
+    "Loss",
+    "MACs",
+    "Metric",
+    "Objective",
+    "Parameters",
+    "PeakMemory",
+    "Policy",
+    "Result",
+    "Score",
+    "Size",
+    "StudentFamily",
+    "Task",
+    "View",
+    "export",
+    "joint_space",
+    "list_devices",
+    "load_device",
+    "measure",
+    "metrics",
+    "objective",
+    "open_front",
+    "resume",
+    "search",
+]
+
+
+class _SearchRoom(ModuleType):
+    """The room ``kneepoint.search``, which can also be called: users write ``kneepoint.search(task, ...)``.
+
+    A package and a function of one name cannot both be the attribute; so the module itself answers the call.
+    """
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """See :func:`kneepoint.front_door.search`."""
+        return importlib.import_module("kneepoint.front_door").search(*args, **keywords)
+
+
+sys.modules["kneepoint.search"].__class__ = _SearchRoom
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("kneepoint.tasks.metrics")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kneepoint' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

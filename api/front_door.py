@@ -1,0 +1,208 @@
+"""The calls a user makes: search, resume, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.samplers import BaseSampler
+
+from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.deployment.exporting import Artifact, check_target, export_network
+from kneepoint.job_file import resolve_job, resumable
+from kneepoint.objectives.objective import Objective, ObjectiveFunction
+from kneepoint.references import reference_to
+from kneepoint.reports import LiveDisplay, write_report
+from kneepoint.search.driver import Driver, Result, Status, build_candidate
+from kneepoint.search.evaluator import Evaluator
+from kneepoint.search.front import Candidate, Front
+from kneepoint.search.front_file import read_front
+from kneepoint.search.job import Job
+from kneepoint.search.run_directory import RunDirectory
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.tasks.errors import InputError, JobError, RunError
+from kneepoint.tasks.task import Task
+
+
+def search(
+    task: Task,
+    space: JointSpace,
+    objectives: Sequence[Objective | ObjectiveFunction | str],
+    constraints: Sequence[str] = (),
+    sampler: str | BaseSampler = "kneepoint",
+    trials: int = 100,
+    minutes: float | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    ray: None = None,
+    threads: int = 1,
+    settings: CompressionSettings | None = None,
+    progress: bool = True,
+) -> Result:
+    """Search ``space`` and return the front of networks that can be deployed.
+
+    A run directory that holds this job already is gone on with, and nothing in it is measured again.
+
+    Args:
+        task: The trained network, its data, metric and loss.
+        space: What may vary; see :func:`kneepoint.joint_space`.
+        objectives: What decides: objectives, names such as ``size_mb``, or functions ``f(view) -> float``.
+        constraints: Conditions such as ``accuracy_drop <= 0.05`` or ``size_mb <= 0.25 * teacher``, all to be met.
+        sampler: ``kneepoint``, ``nsga2``, ``tpe``, ``gp``, ``random``, or an Optuna sampler.
+        trials: Candidates to measure.
+        minutes: Wall time for measuring them; recovery and export of the front come after it.
+        seed: Of everything: the same seed gives the same front.
+        out: The run directory; by default ``runs/TASK``.
+        ray: Must be None: clusters are not there yet.
+        threads: Of torch, while training and measuring. The results depend on it in their last bits.
+        settings: How students are trained and compressed networks recover.
+        progress: Whether to show progress on standard error.
+
+    Returns:
+        The front, its baselines, and where they are stored.
+
+    Raises:
+        InputError: If an argument is wrong; nothing was computed then.
+        JobFailed: If the job was well-formed and could not be done.
+    """
+    if ray is not None:
+        raise JobError("ray= must be None: this version searches in one process; leave it out")
+    job = Job.resolve(
+        task,
+        space,
+        objectives,
+        constraints=constraints,
+        sampler=sampler,
+        trials=trials,
+        minutes=minutes,
+        seed=seed,
+        threads=threads,
+        settings=settings,
+        references=_references(objectives),
+    )
+    return run_job(job, Path(out) if out is not None else Path("runs") / _folder_name(task.name), progress)
+
+
+def run_job(job: Job, out: Path, progress: bool = True) -> Result:
+    """Run a checked job in ``out``, with a display, and write the report, also when it is interrupted."""
+    directory = RunDirectory(out)
+    directory.open_for(job)
+    threads = torch.get_num_threads()
+    display = LiveDisplay() if progress else nullcontext()
+    try:
+        with display as shown:
+            try:
+                return Driver(job, directory, _observer(shown)).run()
+            finally:
+                if directory.front_file.exists():
+                    write_report(out)
+    finally:
+        directory.unlock()
+        torch.set_num_threads(threads)
+
+
+def resume(out: str | Path, progress: bool = True, overrides: Mapping[str, Any] | None = None) -> Result:
+    """Go on with the run in ``out``, from its own ``job.yaml``.
+
+    Args:
+        out: The run directory.
+        progress: Whether to show progress on standard error.
+        overrides: New budgets: ``trials``, ``minutes``.
+
+    Raises:
+        RunError: If there is no run, or its task changed.
+        JobError: If the run was given objects that only the same call can give again.
+    """
+    return run_job(_job_of(Path(out), overrides), Path(out), progress)
+
+
+def open_front(out: str | Path) -> Front:
+    """The front of a finished or interrupted run, without its task.
+
+    Raises:
+        RunError: If there is no front, or it is malformed.
+    """
+    return read_front(RunDirectory(Path(out)).read_front())
+
+
+def export(candidate: Candidate, directory: str | Path, target: str = "onnxruntime") -> Artifact:
+    """Write ``candidate`` as a deployable folder, checked against its own simulated score.
+
+    Args:
+        candidate: Of a result's front.
+        directory: Made if missing; gets ``model.onnx`` and ``manifest.json``.
+        target: ``onnxruntime``.
+
+    Raises:
+        InputError: If the target is unknown, or the candidate was read from a file without its task.
+        ParityError: If the runtime does not reach the simulated score.
+    """
+    check_target(target)
+    build: Callable[[], Any] | None = candidate.build
+    if build is None:
+        raise InputError("this candidate cannot be rebuilt: export it from the result of kneepoint.search or by directory")
+    scores = {name: score.to_json() for name, score in candidate.scores.items()}
+    task = _task_of(candidate)
+    return export_network(build(), task, Path(directory), target, extra={"scores": scores, "fidelity": candidate.fidelity})
+
+
+def export_from(out: str | Path, pick: str, where: str | None, target: str, destination: str | Path) -> Artifact:
+    """Export a candidate of a run on disk.
+
+    Raises:
+        InputError: If the run, the pick or the target is wrong.
+        ParityError: If the runtime does not reach the simulated score.
+    """
+    check_target(target)
+    chosen = open_front(out).pick(pick, where)
+    job = _job_of(Path(out))
+    directory = RunDirectory(Path(out))
+    record = directory.log().find(chosen.policy.id, chosen.fidelity)
+    if record is None:
+        raise RunError(f"the trial log of {out} has no record of candidate {chosen.id}; was it edited?")
+    evaluator = Evaluator(job.space, job.scored, directory.path, job.seed, job.threads, job.settings)
+    network = build_candidate(evaluator, record)
+    scores = {name: score.to_json() for name, score in chosen.scores.items()}
+    extra = {"scores": scores, "fidelity": chosen.fidelity}
+    return export_network(network, job.task, Path(destination), target, extra=extra)
+
+
+def _job_of(out: Path, overrides: Mapping[str, Any] | None = None) -> Job:
+    resolved = {**RunDirectory(out).read_job(), **(overrides or {})}
+    return resolve_job(resumable(resolved), Path.cwd())
+
+
+def _task_of(candidate: Candidate) -> Task:
+    evaluator = getattr(candidate.build, "args", (None,))[0]
+    if not isinstance(evaluator, Evaluator):
+        raise InputError("this candidate does not come from kneepoint.search, so its task is not known")
+    return evaluator.space.task
+
+
+def _observer(display: LiveDisplay | None) -> Callable[[Status], None]:
+    def update(status: Status) -> None:
+        if display is not None:
+            display.update(
+                status.done,
+                status.total,
+                status.seconds_left,
+                status.best,
+                status.hypervolume or None,
+                status.stage,
+                status.failed,
+            )
+
+    return update
+
+
+def _references(objectives: Sequence[Objective | ObjectiveFunction | str]) -> dict[str, Any]:
+    """Objects cannot be named in a job file, except functions that live in an importable module."""
+    named = {getattr(entry, "__name__", ""): reference_to(entry) for entry in objectives if callable(entry)}
+    return {"objectives": {name: reference for name, reference in named.items() if reference}}
+
+
+def _folder_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "run"

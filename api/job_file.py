@@ -1,0 +1,239 @@
+"""``JOB.yaml``: exactly what ``kneepoint.search`` takes, in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.objectives.objective import Objective, objective
+from kneepoint.references import absolute_reference, load_reference
+from kneepoint.search.job import Job
+from kneepoint.spaces.joint_space import joint_space
+from kneepoint.spaces.students import StudentFamily
+from kneepoint.tasks.errors import JobError, nearest
+from kneepoint.tasks.task import Task
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StudentsSection(_Section):
+    """A student family: a builder and the values of its axes."""
+
+    build: str
+    axes: dict[str, list[int | float | str]]
+
+
+class SpaceSection(_Section):
+    """What may vary."""
+
+    weight_bits: list[int] = [2, 4, 8, 16]
+    keep: list[float | int] = [1.0, 0.75, 0.5, 0.25]
+    students: Literal["auto"] | StudentsSection | None = "auto"
+
+
+class TrainingSection(_Section):
+    """How students are trained and compressed networks recover."""
+
+    student_steps: int = Field(default=CompressionSettings().student.steps, ge=1)
+    student_learning_rate: float = Field(default=CompressionSettings().student.learning_rate, gt=0)
+    recovery_steps: int = Field(default=CompressionSettings().recovery.steps, ge=1)
+    recovery_learning_rate: float = Field(default=CompressionSettings().recovery.learning_rate, gt=0)
+    temperature: float = Field(default=CompressionSettings().student.temperature, gt=0)
+    alpha: float = Field(default=CompressionSettings().student.alpha, ge=0, le=1)
+    calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
+
+    def settings(self) -> CompressionSettings:
+        """As the compressor takes them."""
+        base = CompressionSettings()
+        soft = {"temperature": self.temperature, "alpha": self.alpha}
+        return CompressionSettings(
+            replace(base.student, steps=self.student_steps, learning_rate=self.student_learning_rate, **soft),
+            replace(base.recovery, steps=self.recovery_steps, learning_rate=self.recovery_learning_rate, **soft),
+            self.calibration_samples,
+        )
+
+
+class JobFile(_Section):
+    """The keys of a job file."""
+
+    task: str
+    objectives: list[str] = Field(min_length=1)
+    space: SpaceSection = SpaceSection()
+    constraints: list[str] = []
+    sampler: str = "kneepoint"
+    trials: int = 100
+    minutes: float | int | None = None
+    seed: int = 0
+    threads: int | None = None
+    training: TrainingSection = TrainingSection()
+    out: str | None = None
+
+
+def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
+    """The checked content of a job file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key=value`` or ``section.key=value``; values are YAML.
+
+    Raises:
+        JobError: If the file is missing or no YAML, or a key is unknown or has a wrong value.
+    """
+    if not path.is_file():
+        raise JobError(f"there is no job file {path}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise JobError(f"{path} must hold keys and values such as 'task: file.py:function'")
+    for override in overrides:
+        _override(content, override)
+    return parse_job(content, str(path))
+
+
+def parse_job(content: Mapping[str, Any], where: str) -> JobFile:
+    """The checked job.
+
+    Raises:
+        JobError: Naming the file, the key, what is wrong and the nearest known key.
+    """
+    try:
+        return JobFile.model_validate(dict(content))
+    except ValidationError as error:
+        raise JobError(f"{where}: {_explain(error)}") from error
+
+
+def resumable(resolved: Mapping[str, Any]) -> JobFile:
+    """The job file that a run directory's ``job.yaml`` was resolved from.
+
+    Raises:
+        JobError: If the run was given objects instead of references.
+    """
+    if resolved.get("task") is None:
+        raise JobError(
+            "this run was given a task object, which only the same kneepoint.search(...) call can give again; "
+            "call it with the same out= to resume"
+        )
+    content = {key: value for key, value in resolved.items() if key in JobFile.model_fields}
+    return parse_job(content, "job.yaml")
+
+
+def resolve_job(job: JobFile, folder: Path, task: Task | None = None) -> Job:
+    """Load what the file refers to and check everything.
+
+    Args:
+        job: A checked file.
+        folder: What its relative files are relative to.
+        task: The task that ``job.task`` names, if it is loaded already.
+
+    Raises:
+        InputError: Naming what is wrong and the way out.
+    """
+    loaded = task or load_task(job.task, folder)
+    students = job.space.students
+    family: Literal["auto"] | StudentFamily | None
+    if isinstance(students, StudentsSection):
+        reference = absolute_reference(students.build, folder)
+        family = StudentFamily(load_reference(students.build, folder), students.axes, name=reference)
+    else:
+        family = students
+    space = joint_space(loaded, job.space.weight_bits, [float(value) for value in job.space.keep], family)
+    objectives = [_objective(entry, folder) for entry in job.objectives]
+    references = {
+        "task": absolute_reference(job.task, folder),
+        "objectives": {
+            entry.name: absolute_reference(text, folder)
+            for entry, text in zip(objectives, job.objectives, strict=True)
+            if isinstance(entry, Objective)
+        },
+    }
+    return Job.resolve(
+        loaded,
+        space,
+        objectives,
+        constraints=job.constraints,
+        sampler=job.sampler,
+        trials=job.trials,
+        minutes=job.minutes,
+        seed=job.seed,
+        threads=job.threads or default_threads(),
+        settings=job.training.settings(),
+        references=references,
+    )
+
+
+def load_task(reference: str, folder: Path) -> Task:
+    """Call the function that ``reference`` names.
+
+    Raises:
+        JobError: If it is no function without arguments that returns a task.
+    """
+    function = load_reference(reference, folder)
+    if not callable(function):
+        raise JobError(f"task: {reference} must be a function that returns a kneepoint.Task")
+    task = function()
+    if not isinstance(task, Task):
+        raise JobError(f"task: {reference} must return a kneepoint.Task; it returned {type(task).__name__}")
+    return task
+
+
+def default_threads() -> int:
+    """Threads where the job says nothing: 1, as workers of a cluster have, so that a job gives the same anywhere."""
+    return 1
+
+
+def _objective(text: str, folder: Path) -> str | Objective:
+    """A name as it is, a reference loaded."""
+    if ":" not in text:
+        return text
+    loaded = load_reference(text, folder)
+    if isinstance(loaded, type) and issubclass(loaded, Objective):
+        return loaded()
+    return loaded if isinstance(loaded, Objective) else objective(loaded)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise JobError(f"--set reads key=value or section.key=value; got {override!r}")
+    *sections, last = key.split(".")
+    target = content
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise JobError(f"--set {override}: {section} has no keys of its own")
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise JobError(f"--set {override}: the value must be YAML") from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place!r}; {nearest(str(first['loc'][-1]), _siblings(first['loc']))}"
+    if first["type"] == "missing":
+        return f"the key {place!r} is missing"
+    return f"{place}: {first['msg']}; got {first['input']!r}"
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "space": SpaceSection,
+        "training": TrainingSection,
+        "students": StudentsSection,
+    }
+    model: type[BaseModel] = JobFile
+    for part in location[:-1]:
+        model = sections.get(str(part), model)
+    return list(model.model_fields)

@@ -1,0 +1,110 @@
+"""A compressed network as a deployable folder: the artifact, checked, and a manifest that says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from kneepoint.compression.compressed import CompressedNetwork
+from kneepoint.compression.student_store import write_atomically
+from kneepoint.deployment.onnx_export import to_onnx
+from kneepoint.deployment.parity import Parity, compare
+from kneepoint.deployment.runtime import kernel_counts
+from kneepoint.tasks.errors import InputError, nearest
+from kneepoint.tasks.task import Task
+
+TARGETS = ("onnxruntime",)
+MODEL_FILE = "model.onnx"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What an export wrote.
+
+    Attributes:
+        path: The model file.
+        bytes: Its size on disk.
+        sha256: Of its content.
+        parity: Simulated against executed, on the validation data.
+        kernels: How often each kernel stands in the graph ONNX Runtime executes.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    parity: Parity
+    kernels: Mapping[str, int]
+
+
+def export_network(
+    compressed: CompressedNetwork,
+    task: Task,
+    directory: Path,
+    target: str = "onnxruntime",
+    file_name: str = MODEL_FILE,
+    extra: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write the artifact and its manifest; nothing is left behind when the check fails.
+
+    Args:
+        compressed: What to write.
+        task: For example inputs and the check.
+        directory: Made if missing.
+        target: One of ``TARGETS``.
+        file_name: The model's name within ``directory``.
+        extra: Further entries of the manifest, such as predicted scores.
+
+    Raises:
+        InputError: If the target is unknown.
+        JobFailed: If the network cannot be exported.
+        ParityError: If the runtime does not reach the simulated score.
+    """
+    check_target(target)
+    data = to_onnx(compressed, task.example_input).SerializeToString()
+    parity = compare(data, task, task.predict(compressed.module))
+    parity.require(file_name)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / file_name
+    write_atomically(path, data)
+    artifact = Artifact(path, len(data), hashlib.sha256(data).hexdigest(), parity, dict(kernel_counts(data)))
+    manifest = {**_manifest(artifact, compressed, task, target), **(extra or {})}
+    name = MANIFEST_FILE if file_name == MODEL_FILE else f"{path.stem}.json"
+    write_atomically(directory / name, json.dumps(manifest, indent=1).encode())
+    return artifact
+
+
+def check_target(target: str) -> None:
+    """Refuse an unknown target.
+
+    Raises:
+        InputError: Naming the nearest one.
+    """
+    if target not in TARGETS:
+        raise InputError(f"unknown target {target!r}; {nearest(target, TARGETS)}")
+
+
+def _manifest(artifact: Artifact, compressed: CompressedNetwork, task: Task, target: str) -> dict[str, Any]:
+    parity = artifact.parity
+    return {
+        "schema": "kneepoint.artifact/1",
+        "task": task.name,
+        "target": target,
+        "file": artifact.path.name,
+        "bytes": artifact.bytes,
+        "sha256": artifact.sha256,
+        "policy_id": compressed.policy.id,
+        "policy": compressed.policy.to_json(),
+        "metric": task.metric.name,
+        "simulated": parity.simulated.to_json(),
+        "executed": parity.executed.to_json(),
+        "agreement": parity.agreement,
+        "kernels": dict(artifact.kernels),
+        "onnxruntime": onnxruntime.__version__,
+    }

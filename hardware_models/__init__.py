@@ -1,0 +1,29 @@
+"""What a network computes, the kernels a runtime makes of it, and what they cost on a device. Never imports torch."""
+
+from kneepoint.hardware_models.cost_model import Cost, CostModel, KernelCost
+from kneepoint.hardware_models.devices import Device, Power, list_devices, load_device
+from kneepoint.hardware_models.fusion import FUSION_RULES, KERNEL_KINDS, Kernel, fuse
+from kneepoint.hardware_models.onnx_reader import read_onnx
+from kneepoint.hardware_models.operators import KINDS, Operator, OperatorTable, Tensor, Weight
+from kneepoint.hardware_models.workload import Workload
+
+__all__ = [
+    "FUSION_RULES",
+    "KERNEL_KINDS",
+    "KINDS",
+    "Cost",
+    "CostModel",
+    "Device",
+    "Kernel",
+    "KernelCost",
+    "Operator",
+    "OperatorTable",
+    "Power",
+    "Tensor",
+    "Weight",
+    "Workload",
+    "fuse",
+    "list_devices",
+    "load_device",
+    "read_onnx",
+]

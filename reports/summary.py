@@ -1,0 +1,78 @@
+"""A run in a few sentences: what was searched, what came out, what the knee gives up and gains."""
+
+from __future__ import annotations
+
+from kneepoint.reports.run_view import ALL_BASELINES, CandidateEntry, RunView
+from kneepoint.reports.wording import (
+    counted,
+    difference_text,
+    gain_text,
+    joined,
+    number,
+    policy_text,
+    printable,
+    ratio_text,
+    score_text,
+    short_id,
+)
+
+
+def summary_lines(view: RunView) -> list[str]:
+    """The run in plain sentences, one a line: the search, the front, the knee.
+
+    Names from the run stand in them as they are, but for characters that a terminal would obey, which are spelled out.
+    """
+    return [printable(line) for line in (_search_line(view), _front_line(view), _knee_line(view)) if line]
+
+
+def _search_line(view: RunView) -> str:
+    searched = view.searched
+    failed = len(view.failed)
+    settings = joined(
+        [f"{key} {view.job[key]}" for key in ("sampler", "seed") if isinstance(view.job.get(key), str | int)]
+    )
+    minutes = sum(trial.seconds for trial in view.trials) / 60
+    return (
+        f"The search for {view.front.task} measured {counted(len(searched), 'trial')} of "
+        f"{counted(len({trial.policy_id for trial in searched}), 'policy', 'policies')}"
+        f"{f' ({failed} failed)' if failed else ''} on {joined([objective.name for objective in view.objectives])}"
+        f"{f' with {settings}' if settings else ''}, in {minutes:.1f} minutes of trial time."
+    )
+
+
+def _front_line(view: RunView) -> str:
+    front = view.front
+    members = len(view.members())
+    if not members:
+        return "The front is empty: no trial that meets the constraints has ended."
+    line = f"The front has {counted(members, 'candidate')} and a hypervolume of {number(front.hypervolume)}"
+    baselines = front.baselines.get(ALL_BASELINES)
+    if baselines is None:
+        return f"{line}."
+    gain = gain_text(front.hypervolume, baselines.hypervolume)
+    return f"{line}; all baselines together have {number(baselines.hypervolume)}{f' ({gain})' if gain else ''}."
+
+
+def _knee_line(view: RunView) -> str:
+    knee = view.knee
+    if knee is None:
+        return ""
+    score = knee.scores[view.quality.name]
+    parts = [f"has {view.quality.name} {score_text(score)}{_drop(view, knee)}"]
+    if gains := knee_gains(view, knee):
+        parts.append(f"is {joined(gains)}")
+    return f"The knee, {short_id(knee.id)} ({policy_text(view, knee.policy)}), {' and '.join(parts)}."
+
+
+def _drop(view: RunView, knee: CandidateEntry) -> str:
+    teacher = view.front.teacher.get(view.quality.name)
+    if teacher is None:
+        return ""
+    return f", {difference_text(view.quality, teacher.value, knee.scores[view.quality.name].value)},"
+
+
+def knee_gains(view: RunView, knee: CandidateEntry) -> list[str]:
+    """What the knee gains over the fp32 teacher, one phrase a cost that both have."""
+    pairs = [(cost, view.front.teacher.get(cost.name), knee.scores[cost.name].value) for cost in view.costs]
+    phrases = [ratio_text(cost, teacher.value, value) for cost, teacher, value in pairs if teacher is not None]
+    return [phrase for phrase in phrases if phrase]

@@ -1,0 +1,60 @@
+"""The simple answers that a search has to beat."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
+from kneepoint.spaces.lowering import lower
+from kneepoint.spaces.policy import Policy
+from kneepoint.spaces.students import describe
+
+TEACHER = "teacher fp32"
+RANDOM = "random policies"
+_WIDTHS = {"half-width": 0.5, "quarter-width": 0.25}
+
+
+def fixed_baselines(space: JointSpace) -> dict[str, Policy]:
+    """The teacher, uniform 8 and 4 bits, and the two plain students, fp32 and uniform 8-bit."""
+    named = {TEACHER: Policy.build()}
+    for bits in (8, 4):
+        if bits in space.weight_bits:
+            named[f"uniform {bits}-bit"] = space.policy(space.uniform("teacher", bits, max(space.keep)))
+    for label, student in _plain_students(space).items():
+        named[f"{label} student fp32"] = Policy.build(dict(space.members[student]))
+        if 8 in space.weight_bits:
+            named[f"{label} student 8-bit"] = space.policy(space.uniform(student, 8, max(space.keep)))
+    return named
+
+
+def random_parameters(space: JointSpace, count: int, seed: int) -> list[dict[str, Choice]]:
+    """``count`` settings drawn uniformly from the space."""
+    rng = np.random.default_rng((seed, 1))  # not the stream of the samplers
+    students = list(space.members)
+    drawn = []
+    for _ in range(count):
+        setting: dict[str, Choice] = {STUDENT: students[int(rng.integers(len(students)))]}
+        setting.update({f"bits/{layer}": int(rng.integers(len(space.weight_bits))) for layer in space.teacher.layers})
+        setting.update({f"keep/{group}": int(rng.integers(len(space.keep))) for group in space.teacher.groups})
+        drawn.append(setting)
+    return drawn
+
+
+def _plain_students(space: JointSpace) -> dict[str, str]:
+    """A half-width and a quarter-width member: by a ``width`` axis where there is one, else by parameter counts."""
+    counts = {
+        describe(member): lower(space.network(member), Policy.build(member)).parameters
+        for member in space.members.values()
+        if member
+    }
+    chosen: dict[str, str] = {}
+    for label, width in _WIDTHS.items():
+        of_width = [name for name in counts if space.members[name].get("width") == width]
+        if of_width:
+            chosen[label] = max(of_width, key=lambda name: counts[name])
+        elif counts:
+            target = width**2 * lower(space.teacher, Policy.build()).parameters
+            chosen[label] = min(counts, key=lambda name: abs(math.log(counts[name] / target)))
+    return chosen

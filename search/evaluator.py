@@ -1,0 +1,119 @@
+"""Policy and fidelity in, record out: the one place where a candidate is measured."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kneepoint.compression.compressed import CompressedNetwork
+from kneepoint.compression.compressor import CompressionSettings, Compressor, Report
+from kneepoint.compression.student_store import StudentStore
+from kneepoint.objectives.objective import Objective
+from kneepoint.objectives.view import View
+from kneepoint.search.record import Fidelity, Record, finite
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import InputError
+from kneepoint.tasks.metrics import Score
+
+
+class Evaluator:
+    """Measures policies. Picklable; the same seed and threads give the same scores in every process and order.
+
+    Args:
+        space: Whose policies are measured.
+        objectives: Bound to the space's task.
+        directory: The run directory, for trained students and stored networks.
+        seed: Governs students, calibration and recovery.
+        threads: Threads of torch while measuring.
+        settings: How policies become networks.
+        report: Progress of long steps, in this process only.
+    """
+
+    def __init__(
+        self,
+        space: JointSpace,
+        objectives: Sequence[Objective],
+        directory: Path,
+        seed: int = 0,
+        threads: int = 1,
+        settings: CompressionSettings | None = None,
+        report: Report | None = None,
+    ) -> None:
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.directory = directory
+        self.seed = seed
+        self.threads = threads
+        self.settings = settings or CompressionSettings()
+        self.report = report
+        self._compressor: Compressor | None = None
+
+    def evaluate(
+        self,
+        policy: Policy,
+        fidelity: Fidelity = "ptq",
+        baseline: str | None = None,
+        parameters: dict[str, str | int] | None = None,
+    ) -> Record:
+        """Measure ``policy``; a candidate that fails gives a record that says why, and no exception."""
+        torch.set_num_threads(self.threads)
+        start = time.perf_counter()
+        scores: dict[str, Score] | None = None
+        error = weights = None
+        try:
+            compressed = self.build(policy, fidelity)
+            scores = self.score(compressed)
+            if not finite(scores):
+                bad = {name: score.value for name, score in scores.items() if not finite({name: score})}
+                scores, error = None, f"non-finite scores: {bad}"
+            elif fidelity == "recovered":
+                weights = compressed.save(self.directory / "artifacts")
+        except InputError:
+            raise  # the job is wrong, not the candidate
+        except Exception as failure:  # whatever a candidate does must not end the search
+            scores, error = None, _one_line(failure)
+        return Record(
+            policy=policy,
+            fidelity=fidelity,
+            scores=scores,
+            seconds=time.perf_counter() - start,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            error=error,
+            baseline=baseline,
+            parameters=parameters,
+            weights=weights,
+        )
+
+    def build(self, policy: Policy, fidelity: Fidelity) -> CompressedNetwork:
+        """The network of ``policy`` at ``fidelity``."""
+        compressed = self.compressor.compress(policy, self.report)
+        return self.compressor.recover(compressed, self.report) if fidelity == "recovered" else compressed
+
+    def score(self, compressed: CompressedNetwork) -> dict[str, Score]:
+        """Every objective's score of a network."""
+        outputs, targets = self.space.task.predict(compressed.module)
+        view = View(self.space.task, compressed.policy, compressed.network, outputs, targets)
+        return {objective.name: objective.score(view) for objective in self.objectives}
+
+    @property
+    def compressor(self) -> Compressor:
+        """Made at first use, so that an evaluator travels light."""
+        if self._compressor is None:
+            store = StudentStore(self.directory / "students")
+            self._compressor = Compressor(self.space, store, self.seed, self.settings)
+        return self._compressor
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what the next process makes again."""
+        return {**self.__dict__, "_compressor": None, "report": None}
+
+
+def _one_line(failure: Exception) -> str:
+    lines = str(failure).strip().splitlines() or [""]
+    return f"{type(failure).__name__}: {lines[0]}"[:500]

@@ -1,0 +1,125 @@
+"""``front.json``: a run's fronts, baselines and reference, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kneepoint.objectives.objective import Scale
+from kneepoint.search.front import Axis, Candidate, Front, axes_of, hypervolume, losses
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.metrics import Score
+
+ALL_BASELINES = "all baselines"
+
+
+def front_content(
+    task: str,
+    front: Front,
+    baselines: Mapping[str, Sequence[Candidate]],
+    teacher: Mapping[str, Score],
+    constraints: Sequence[str],
+) -> dict[str, Any]:
+    """The content of ``front.json``.
+
+    Args:
+        task: Its name.
+        front: Over all objectives.
+        baselines: Candidates of each baseline, by its name.
+        teacher: Scores of the fp32 teacher.
+        constraints: As the user wrote them.
+    """
+    axes = front.axes
+    devices = sorted({axis.device for axis in axes if axis.device})
+    everything = {candidate.id: candidate for group in baselines.values() for candidate in group}
+    everything.update({candidate.id: candidate for candidate in front})
+    return {
+        "schema": "kneepoint.front/1",
+        "task": task,
+        "objectives": [{"name": axis.name, "direction": axis.direction, "unit": axis.unit} for axis in axes],
+        "reference": {axis.name: {"worst": axis.scale.worst, "ideal": axis.scale.ideal} for axis in axes},
+        "hypervolume": front.hypervolume,
+        "fronts": {
+            "all": [candidate.id for candidate in front],
+            **{device: [candidate.id for candidate in front.for_device(device)] for device in devices},
+        },
+        "knee": front.knee().id if len(front) else None,
+        "constraints": list(constraints),
+        "baselines": _baselines(baselines, axes),
+        "teacher": {name: score.to_json() for name, score in teacher.items()},
+        "candidates": [_candidate(candidate) for candidate in everything.values()],
+    }
+
+
+def read_front(content: Mapping[str, Any]) -> Front:
+    """The front over all objectives, from ``front.json``.
+
+    Raises:
+        RunError: If the content is malformed.
+    """
+    try:
+        reference = content["reference"]
+        axes = [
+            Axis(entry["name"], entry["direction"], entry["unit"], Scale(**reference[entry["name"]]))
+            for entry in content["objectives"]
+        ]
+        members = set(content["fronts"]["all"])
+        candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
+        teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"front.json is malformed: {type(error).__name__}: {error}") from error
+    return Front(candidates, axes, teacher)
+
+
+def device_front(front: Front, device: str | None) -> Front:
+    """The front of a device, or the whole one."""
+    return front if device is None else Front(list(front), axes_of(front.axes, device), front.teacher)
+
+
+def _baselines(baselines: Mapping[str, Sequence[Candidate]], axes: Sequence[Axis]) -> dict[str, Any]:
+    entries = {name: _baseline(group, axes) for name, group in baselines.items()}
+    union = [candidate for group in baselines.values() for candidate in group]
+    return {**entries, ALL_BASELINES: _baseline(union, axes)} if entries else {}
+
+
+def _baseline(group: Sequence[Candidate], axes: Sequence[Axis]) -> dict[str, Any]:
+    ids = list(dict.fromkeys(candidate.id for candidate in group))
+    return {"hypervolume": hypervolume(losses(group, axes)), "ids": ids}
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "id": candidate.id,
+        "policy_id": candidate.policy.id,
+        "policy": candidate.policy.to_json(),
+        "scores": _scores(candidate.scores),
+        "fidelity": candidate.fidelity,
+        "baseline": candidate.baseline,
+        "feasible": candidate.feasible,
+        "artifact": candidate.artifact,
+        "executed": _scores(candidate.executed),
+        "test": _scores(candidate.test),
+    }
+
+
+def _read_candidate(entry: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        id=str(entry["id"]),
+        policy=Policy.from_json(entry["policy"]),
+        scores={name: Score.from_json(score) for name, score in entry["scores"].items()},
+        fidelity="recovered" if entry["fidelity"] == "recovered" else "ptq",
+        feasible=bool(entry["feasible"]),
+        baseline=entry["baseline"],
+        artifact=entry["artifact"],
+        executed=_read_scores(entry.get("executed")),
+        test=_read_scores(entry.get("test")),
+    )
+
+
+def _scores(scores: Mapping[str, Score] | None) -> dict[str, Any] | None:
+    return None if scores is None else {name: score.to_json() for name, score in scores.items()}
+
+
+def _read_scores(entry: Mapping[str, Any] | None) -> dict[str, Score] | None:
+    return None if entry is None else {name: Score.from_json(score) for name, score in entry.items()}

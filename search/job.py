@@ -1,0 +1,187 @@
+"""Everything a run was asked to do, resolved and checked before anything is computed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.samplers import BaseSampler
+
+from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.objectives.costs import _OnDevice
+from kneepoint.objectives.expressions import Condition
+from kneepoint.objectives.objective import Objective, ObjectiveFunction
+from kneepoint.objectives.registry import bind_objectives, objective_named
+from kneepoint.search.samplers import sampler_name, sampler_named
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.tasks.errors import JobError
+from kneepoint.tasks.task import Task
+
+_LIBRARIES = ("kneepoint", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "numpy", "scikit-learn", "moocore")
+IDENTITY = ("fingerprint", "space", "objectives", "constraints", "seed", "threads", "training", "devices")
+"""What must be equal for a run to be resumed; budgets may change."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job.
+
+    Attributes:
+        task: The problem.
+        space: What may vary.
+        objectives: What decides, in order.
+        watched: Scored because a constraint reads them, without deciding.
+        constraints: Must all hold.
+        constraint_texts: As the user wrote them.
+        sampler: A name or an Optuna sampler.
+        trials: Candidates to measure.
+        minutes: Wall time for measuring them, or None.
+        seed: Of everything.
+        threads: Of torch, while training and measuring.
+        settings: How policies become networks.
+        references: How the job file refers to the task, the students and custom objectives; empty for objects.
+    """
+
+    task: Task
+    space: JointSpace
+    objectives: tuple[Objective, ...]
+    watched: tuple[Objective, ...]
+    constraints: Condition
+    constraint_texts: tuple[str, ...]
+    sampler: str | BaseSampler
+    trials: int
+    minutes: float | None
+    seed: int
+    threads: int
+    settings: CompressionSettings
+    references: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def resolve(
+        cls,
+        task: Task,
+        space: JointSpace,
+        objectives: Sequence[Objective | ObjectiveFunction | str],
+        *,
+        constraints: Sequence[str] = (),
+        sampler: str | BaseSampler = "kneepoint",
+        trials: int = 100,
+        minutes: float | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        settings: CompressionSettings | None = None,
+        references: dict[str, Any] | None = None,
+    ) -> Job:
+        """Check the arguments of a search; nothing is computed but one pass of the teacher.
+
+        Raises:
+            InputError: Naming what is wrong and the way out.
+        """
+        task.check()
+        bound = bind_objectives(objectives, task)
+        watched = _watched(constraints, bound, task)
+        _check_budget(trials, minutes, threads)
+        sampler_named(sampler, space, seed)
+        return cls(
+            task=task,
+            space=space,
+            objectives=tuple(bound),
+            watched=tuple(watched),
+            constraints=Condition.of(constraints, [entry.name for entry in (*bound, *watched)]),
+            constraint_texts=tuple(constraints),
+            sampler=sampler,
+            trials=trials,
+            minutes=minutes,
+            seed=seed,
+            threads=threads,
+            settings=settings or CompressionSettings(),
+            references=references or {},
+        )
+
+    @property
+    def scored(self) -> tuple[Objective, ...]:
+        """Everything that is measured of a candidate."""
+        return (*self.objectives, *self.watched)
+
+    @property
+    def constraint_names(self) -> list[str]:
+        """A name for every comparison of the constraints."""
+        return [f"{index}: {comparison.text}" for index, comparison in enumerate(self.constraints.comparisons)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as ``job.yaml`` holds it."""
+        students = self.space.students
+        return {
+            "schema": "kneepoint.job/1",
+            "task": self.references.get("task"),
+            "task_name": self.task.name,
+            "space": {
+                "weight_bits": list(self.space.weight_bits),
+                "keep": list(self.space.keep),
+                "students": None if students is None else self._students_json(),
+            },
+            "objectives": [
+                self.references.get("objectives", {}).get(entry.name, entry.name) for entry in self.objectives
+            ],
+            "constraints": list(self.constraint_texts),
+            "sampler": sampler_name(self.sampler),
+            "trials": self.trials,
+            "minutes": self.minutes,
+            "seed": self.seed,
+            "threads": self.threads,
+            "training": {
+                "student_steps": self.settings.student.steps,
+                "student_learning_rate": self.settings.student.learning_rate,
+                "recovery_steps": self.settings.recovery.steps,
+                "recovery_learning_rate": self.settings.recovery.learning_rate,
+                "temperature": self.settings.student.temperature,
+                "alpha": self.settings.student.alpha,
+                "calibration_samples": self.settings.calibration_samples,
+            },
+            "devices": {
+                entry.hardware.name: entry.hardware.digest for entry in self.scored if isinstance(entry, _OnDevice)
+            },
+            "versions": {"python": platform.python_version(), **_versions()},
+            "fingerprint": self.task.fingerprint(),
+        }
+
+    def _students_json(self) -> Any:
+        students = self.space.students
+        if students is None or students.name == "auto":
+            return students and "auto"
+        return {
+            "build": students.name or None,
+            "axes": {axis: list(values) for axis, values in students.axes.items()},
+        }
+
+
+def _watched(constraints: Sequence[str], objectives: Sequence[Objective], task: Task) -> list[Objective]:
+    """Ready objectives that a constraint reads and nobody asked to optimize."""
+    if isinstance(constraints, str):
+        raise JobError(f"constraints is a list of conditions; got the text {constraints!r}: write it in brackets")
+    known = {entry.name for entry in objectives}
+    named = Condition.of(constraints).objectives
+    return [objective_named(name, task) for name in named if name not in known]
+
+
+def _check_budget(trials: int, minutes: float | None, threads: int) -> None:
+    if trials < 1:
+        raise JobError(f"trials is at least 1; got {trials}")
+    if minutes is not None and not minutes > 0:
+        raise JobError(f"minutes is above 0, or null; got {minutes}")
+    if threads < 1:
+        raise JobError(f"threads is at least 1; got {threads}")
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def same_job(first: dict[str, Any], second: dict[str, Any]) -> str | None:
+    """The first key in which two jobs differ so that one cannot go on with the other's run; None if there is none."""
+    return next((key for key in IDENTITY if first.get(key) != second.get(key)), None)
+
+

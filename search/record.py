@@ -1,0 +1,110 @@
+"""One line of the trial log: what was measured of one policy at one fidelity."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.metrics import Score
+
+Fidelity = Literal["ptq", "recovered"]
+FIDELITIES: tuple[Fidelity, ...] = ("ptq", "recovered")
+"""From cheap to dear: calibrated without training, and after a short distillation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one evaluation.
+
+    Attributes:
+        policy: What was evaluated.
+        fidelity: How.
+        scores: By objective name; None where the evaluation failed.
+        seconds: Wall time it took.
+        worker: Who did it.
+        error: Why it failed, in one line; None where it did not.
+        baseline: The baseline it was evaluated for; None for the search's own.
+        parameters: The sampler's parameters, for the search's own proposals.
+        weights: SHA-256 of the stored network, where one was stored.
+    """
+
+    policy: Policy
+    fidelity: Fidelity
+    scores: Mapping[str, Score] | None
+    seconds: float
+    worker: str
+    error: str | None = None
+    baseline: str | None = None
+    parameters: Mapping[str, str | int] | None = None
+    weights: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique within a run: the policy's id and the fidelity."""
+        return f"{self.policy.id}-{self.fidelity}"
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Score values by objective name; empty for a failed evaluation."""
+        return {name: score.value for name, score in (self.scores or {}).items()}
+
+    def to_line(self) -> str:
+        """One line of JSON, without the line break."""
+        scores = None if self.scores is None else {name: score.to_json() for name, score in self.scores.items()}
+        return json.dumps(
+            {
+                "id": self.id,
+                "policy_id": self.policy.id,
+                "policy": self.policy.to_json(),
+                "scores": scores,
+                "fidelity": self.fidelity,
+                "seconds": round(self.seconds, 4),
+                "worker": self.worker,
+                "error": self.error,
+                "baseline": self.baseline,
+                "parameters": None if self.parameters is None else dict(self.parameters),
+                "weights": self.weights,
+            },
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_line(cls, line: str) -> Record:
+        """Read what :meth:`to_line` wrote.
+
+        Raises:
+            RunError: If the line is no such record.
+        """
+        try:
+            data: dict[str, Any] = json.loads(line)
+            scores = data["scores"]
+            return cls(
+                policy=Policy.from_json(data["policy"]),
+                fidelity=_fidelity(data["fidelity"]),
+                scores=None if scores is None else {name: Score.from_json(entry) for name, entry in scores.items()},
+                seconds=float(data["seconds"]),
+                worker=str(data["worker"]),
+                error=data["error"],
+                baseline=data["baseline"],
+                parameters=data.get("parameters"),
+                weights=data.get("weights"),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"a line of the trial log is a JSON record; got {line[:80]!r} ({error})") from error
+
+
+def finite(scores: Mapping[str, Score]) -> bool:
+    """Whether every score is a number that a front can hold."""
+    return all(math.isfinite(score.value) for score in scores.values())
+
+
+def _fidelity(name: str) -> Fidelity:
+    for fidelity in FIDELITIES:
+        if fidelity == name:
+            return fidelity
+    raise ValueError(f"fidelity is one of {FIDELITIES}, got {name!r}")

@@ -1,0 +1,132 @@
+"""The folder that holds all a run knows."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from kneepoint.compression.student_store import write_atomically
+from kneepoint.search.job import Job, same_job
+from kneepoint.search.trial_log import TrialLog
+from kneepoint.tasks.errors import RunError
+
+
+class RunDirectory:
+    """Paths and small files of one run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def job_file(self) -> Path:
+        """The resolved job."""
+        return self.path / "job.yaml"
+
+    @property
+    def study_file(self) -> Path:
+        """The Optuna study, mirrored from the log."""
+        return self.path / "study.db"
+
+    @property
+    def front_file(self) -> Path:
+        """The front, its baselines and its reference."""
+        return self.path / "front.json"
+
+    @property
+    def artifacts(self) -> Path:
+        """Stored networks and exported models."""
+        return self.path / "artifacts"
+
+    def log(self) -> TrialLog:
+        """The trial log, read."""
+        return TrialLog(self.path / "trials.jsonl")
+
+    def open_for(self, job: Job) -> bool:
+        """Start the run here, or go on with it.
+
+        Returns:
+            Whether there was a run to go on with.
+
+        Raises:
+            RunError: If the folder holds another job or something else, or another process is at work in it.
+        """
+        wanted = job.to_json()
+        exists = self.job_file.exists()
+        if exists:
+            differing = same_job(self.read_job(), wanted)
+            if differing is not None:
+                raise RunError(
+                    f"{self.path} holds the run of another job ({differing} differs); choose another folder with out= "
+                    "or --out, or delete it"
+                )
+        elif self.path.exists() and any(entry.name != "run.lock" for entry in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run; choose another folder with out= or --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock()
+        write_atomically(self.job_file, yaml.safe_dump(wanted, sort_keys=False).encode())
+        return exists
+
+    def read_job(self) -> dict[str, Any]:
+        """The job as it was resolved.
+
+        Raises:
+            RunError: If there is none, or it is malformed.
+        """
+        if not self.job_file.is_file():
+            raise RunError(f"a run directory holds a job.yaml; there is none in {self.path}")
+        try:
+            job = yaml.safe_load(self.job_file.read_text())
+        except yaml.YAMLError as error:
+            raise RunError(f"{self.job_file} must be YAML: {str(error).splitlines()[0]}") from error
+        if not isinstance(job, dict) or job.get("schema") != "kneepoint.job/1":
+            raise RunError(f"{self.job_file} must have schema kneepoint.job/1")
+        return job
+
+    def lock(self) -> None:
+        """Refuse a second process; the lock ends with this one, however it ends.
+
+        Raises:
+            RunError: If another process holds it.
+        """
+        self._lock = (self.path / "run.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None
+            raise RunError(f"another process is at work in {self.path}; wait for it, or stop it") from error
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_front(self, content: dict[str, Any]) -> None:
+        """Replace ``front.json`` as a whole."""
+        write_atomically(self.front_file, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    def read_front(self) -> dict[str, Any]:
+        """What :meth:`write_front` wrote.
+
+        Raises:
+            RunError: If there is none, or it is malformed.
+        """
+        if not self.front_file.is_file():
+            raise RunError(f"there is no front in {self.path} (no front.json); has the run begun?")
+        try:
+            content = json.loads(self.front_file.read_text())
+        except ValueError as error:
+            raise RunError(f"{self.front_file} must be JSON: {error}") from error
+        if not isinstance(content, dict) or content.get("schema") != "kneepoint.front/1":
+            raise RunError(f"{self.front_file} must have schema kneepoint.front/1")
+        return content

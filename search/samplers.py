@@ -1,0 +1,49 @@
+"""Samplers by name, and the settings every search measures first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from kneepoint.search.local_search import FrontLocalSearch
+from kneepoint.spaces.joint_space import Choice, JointSpace
+from kneepoint.tasks.errors import JobError, nearest
+
+
+def anchors(space: JointSpace) -> list[dict[str, Choice]]:
+    """Uniform bit-widths of every architecture, from 8 bits down, students after the teacher."""
+    order = [bits for bits in (8, 4, 16, 2) if bits in space.weight_bits][:2] or list(space.weight_bits[-1:])
+    full = max(space.keep)
+    return [space.uniform(student, bits, full) for bits in order for student in space.members]
+
+
+def sampler_named(sampler: str | BaseSampler, space: JointSpace, seed: int) -> BaseSampler:
+    """An Optuna sampler: the one given, or a new one by name.
+
+    Args:
+        sampler: ``kneepoint``, ``nsga2``, ``tpe``, ``gp``, ``random``, or a sampler object.
+        space: For the settings that ``kneepoint`` measures first.
+        seed: Of a new sampler.
+
+    Raises:
+        JobError: If the name is unknown; the message names the nearest.
+    """
+    if isinstance(sampler, BaseSampler):
+        return sampler
+    known: Mapping[str, Callable[[], BaseSampler]] = {
+        "kneepoint": lambda: FrontLocalSearch(seed, anchors(space)),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
+        "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=seed),
+        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+    }
+    if sampler not in known:
+        raise JobError(f"unknown sampler {sampler!r}; {nearest(sampler, known)}")
+    return known[sampler]()
+
+
+def sampler_name(sampler: str | BaseSampler) -> str:
+    """How a job file refers to the sampler."""
+    return sampler if isinstance(sampler, str) else type(sampler).__name__

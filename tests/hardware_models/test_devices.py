@@ -1,0 +1,140 @@
+"""Device files: those that ship, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+import yaml
+
+from kneepoint.hardware_models import Device, list_devices, load_device
+from kneepoint.hardware_models.devices import SHIPPED
+from kneepoint.tasks.errors import DeviceError
+
+NAMES = ("raspberry-pi-4b", "x86-server")
+
+
+@pytest.fixture(autouse=True)
+def user_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda _: tmp_path)
+    folder = tmp_path / "devices"
+    folder.mkdir()
+    return folder
+
+
+def content() -> dict[str, Any]:
+    loaded = yaml.safe_load((SHIPPED / "x86-server.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def written(folder: Path, **changes: object) -> Path:
+    path = folder / "mine.yaml"
+    fields = {**content(), "name": "mine", **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in fields.items() if value is not ...}))
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_devices_load_and_name_their_sources(name: str) -> None:
+    device = load_device(name)
+    assert device.name == name
+    assert device.relative_error >= 0.3
+    assert all(len(source) > 20 for source in device.sources.values())
+
+
+def test_shipped_devices_are_listed() -> None:
+    assert set(NAMES) <= set(list_devices())
+
+
+def test_a_users_device_is_found_first_and_by_path(user_data: Path) -> None:
+    path = written(user_data, threads=7)
+    assert load_device("mine") == load_device(path) == load_device(str(path))
+    assert "mine" in list_devices()
+    shutil.copy(SHIPPED / "x86-server.yaml", user_data / "x86-server.yaml")
+    changed = (user_data / "x86-server.yaml").read_text().replace("threads: 1", "threads: 2")
+    (user_data / "x86-server.yaml").write_text(changed)
+    assert load_device("x86-server").threads == 2
+
+
+def test_the_digest_follows_the_content(user_data: Path) -> None:
+    first = load_device(written(user_data)).digest
+    assert first == load_device(written(user_data)).digest
+    assert first != load_device(written(user_data, threads=2)).digest
+    assert len(first) == 64
+
+
+def test_unknown_devices_name_the_nearest() -> None:
+    with pytest.raises(DeviceError, match="unknown device 'raspberry-pi-4'; did you mean 'raspberry-pi-4b'"):
+        load_device("raspberry-pi-4")
+
+
+@pytest.mark.parametrize("name", ["../secrets", "a/b", "", ".hidden", "Upper", "a\nb", "x86-server\n"])
+def test_names_never_become_paths(name: str) -> None:
+    with pytest.raises(DeviceError, match="a device is a name of lower-case letters"):
+        load_device(name)
+
+
+def test_this_machine_names_the_command_that_writes_it(user_data: Path) -> None:
+    with pytest.raises(
+        DeviceError, match=r"kneepoint devices calibrate.*not available in this version.*path of a device"
+    ):
+        load_device("this-machine")
+    written(user_data, name="this-machine").rename(user_data / "this-machine.yaml")
+    assert load_device("this-machine").name == "this-machine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"treads": 2}, "unknown key 'treads', did you mean 'threads'"),
+        ({"threads": 0}, "threads: Input should be greater than or equal to 1"),
+        ({"threads": ...}, "threads: Field required"),
+        ({"rates": {"convolution": {"fp32": 1.0}}}, "unknown kernel kind 'convolution'"),
+        ({"rates": {"conv": {"fp32": 0.0}}}, "greater than 0"),
+        ({"rates": {"conv": {"int4": 1.0}}}, "rates.conv.int4"),
+        ({"bandwidth_gb_s": float("inf")}, "bandwidth_gb_s: Input should be a finite number"),
+        ({"cache_bandwidth_gb_s": 1.0}, "cache_bandwidth_gb_s is not below bandwidth_gb_s"),
+        ({"formats": {"conv": ["fp32"]}}, "formats needs the key 'default'"),
+        ({"floor_us": {}}, "floor_us needs the key 'default'"),
+        ({"sources": {}}, "sources says where every number comes from; missing: .*bandwidth_gb_s"),
+        ({"fusion": ["everything"]}, "fusion.0"),
+        ({"name": "My Device"}, "a device name has lower-case letters"),
+    ],
+)
+def test_malformed_fields_are_named(user_data: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
+        load_device(written(user_data, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "holds a mapping of fields; got list"),
+        ("!!python/object:os.system {}", "is not YAML"),
+    ],
+)
+def test_other_files_are_refused(user_data: Path, text: str, message: str) -> None:
+    path = user_data / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(DeviceError, match=message):
+        load_device(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"none\.yaml: No such file"):
+        load_device(tmp_path / "none.yaml")
+
+
+def test_a_file_is_named_after_its_device(user_data: Path) -> None:
+    written(user_data, name="another")
+    with pytest.raises(DeviceError, match="named after its device; it says name: another"):
+        load_device("mine")
+
+
+def test_power_may_be_unknown() -> None:
+    assert Device.model_validate({**content(), "power": None}).power is None

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kneepoint.reports import RunView, summary_lines
+
+WriteRun = Callable[..., Path]
+
+
+def test_says_what_was_searched_and_what_came_out(run_directory: Path) -> None:
+    searched, front, knee = summary_lines(RunView.read(run_directory))
+    assert "The search for digits-resnet measured 86 trials of" in searched
+    assert "(2 failed)" in searched
+    assert "sampler kneepoint and seed 0" in searched
+    assert front == (
+        "The front has 10 candidates and a hypervolume of 0.8123; all baselines together have 0.6912 (+17.5%)."
+    )
+    assert "lower than the teacher's 0.978" in knee
+    assert "x faster on raspberry-pi-4b" in knee
+    assert knee.endswith("x smaller.")
+
+
+def empty(content: dict[str, Any]) -> None:
+    content.update(fronts={"all": []}, knee=None, candidates=[], baselines={}, teacher={}, hypervolume=0.0)
+
+
+def test_an_empty_front(make_run: WriteRun) -> None:
+    lines = summary_lines(RunView.read(make_run(front=empty)))
+    assert len(lines) == 2
+    assert lines[1].startswith("The front is empty")
+
+
+def test_names_cannot_command_the_terminal(make_run: WriteRun) -> None:
+    lines = summary_lines(RunView.read(make_run(front=lambda content: content.update(task="a\x1b[2J\nb"))))
+    assert "a\\x1b[2J\\nb" in lines[0]
