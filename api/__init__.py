@@ -15,7 +15,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import kneepoint.search
+import kneepoint.search  # noqa: F401 - its module is made callable below
 
 if TYPE_CHECKING:
     from kneepoint.compression.compressor import CompressionSettings

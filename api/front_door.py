@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 
 from kneepoint.compression.compressor import CompressionSettings
 from kneepoint.deployment.exporting import Artifact, check_target, export_network
-from kneepoint.job_file import resolve_job, resumable
+from kneepoint.job_file import read_job_file, resolve_job, resumable
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to
 from kneepoint.reports import LiveDisplay, write_report
@@ -104,6 +104,25 @@ def run_job(job: Job, out: Path, progress: bool = True) -> Result:
         torch.set_num_threads(threads)
 
 
+def run_file(path: Path, out: Path | None, overrides: Sequence[str] = (), progress: bool = True) -> Path:
+    """Run a job file; returns the run directory.
+
+    Args:
+        path: The YAML file; what it refers to is relative to its folder.
+        out: The run directory; by default the file's ``out``, else ``runs/TASK``.
+        overrides: ``key=value`` for keys of the file.
+        progress: Whether to show progress on standard error.
+
+    Raises:
+        InputError: If the file or what it refers to is wrong; nothing is written then.
+    """
+    content = read_job_file(path, overrides)
+    job = resolve_job(content, path.parent)
+    chosen = out or (Path(content.out) if content.out else Path("runs") / _folder_name(job.task.name))
+    run_job(job, chosen, progress)
+    return chosen
+
+
 def resume(out: str | Path, progress: bool = True, overrides: Mapping[str, Any] | None = None) -> Result:
     """Go on with the run in ``out``, from its own ``job.yaml``.
 
@@ -143,10 +162,14 @@ def export(candidate: Candidate, directory: str | Path, target: str = "onnxrunti
     check_target(target)
     build: Callable[[], Any] | None = candidate.build
     if build is None:
-        raise InputError("this candidate cannot be rebuilt: export it from the result of kneepoint.search or by directory")
+        raise InputError(
+            "this candidate cannot be rebuilt: export it from the result of kneepoint.search or by directory"
+        )
     scores = {name: score.to_json() for name, score in candidate.scores.items()}
     task = _task_of(candidate)
-    return export_network(build(), task, Path(directory), target, extra={"scores": scores, "fidelity": candidate.fidelity})
+    return export_network(
+        build(), task, Path(directory), target, extra={"scores": scores, "fidelity": candidate.fidelity}
+    )
 
 
 def export_from(out: str | Path, pick: str, where: str | None, target: str, destination: str | Path) -> Artifact:

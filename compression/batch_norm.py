@@ -8,43 +8,62 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from kneepoint.spaces.channel_flow import layer_name
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.surgery import set_training
-from kneepoint.spaces.tracing import copy_graph_module, operator_name, split_inputs
+from kneepoint.spaces.tracing import (
+    argument_of,
+    as_node,
+    copy_graph_module,
+    operator_name,
+    source_of,
+    split_inputs,
+    tensors_of,
+)
+from kneepoint.tasks.batches import leaves
+
+_MEAN, _VARIANCE, _MOMENTUM, _EPSILON = 3, 4, 6, 7  # positions among BatchNorm's arguments
 
 
 def reestimate(module: fx.GraphModule, inputs: Iterable[Any]) -> dict[str, Tensor]:
-    """BatchNorm statistics of ``module`` as it is now, averaged over batches.
+    """BatchNorm statistics of ``module`` as it is now, averaged over batches and over the calls of each BatchNorm.
 
     Args:
         module: A graph with BatchNorm in it, whose weights (or width) changed since the statistics were taken.
-        inputs: Batches of inputs.
+        inputs: Batches of inputs; one of a single sample has no variance and is left out.
 
     Returns:
         New running means and (unbiased) variances, by buffer name; empty where there is no BatchNorm.
     """
+    state = tensors_of(module)
+    measured: dict[str, list[Tensor]] = {}
+    watched: dict[str, Tensor] = {}
 
-    def measure(graph: fx.Graph) -> None:
-        for node in graph.nodes:
-            if operator_name(node) == "batch_norm":
-                set_training(node, training=True)
-                node.args = (*node.args[:6], 1.0, *node.args[7:])  # momentum 1: the buffers hold this batch alone
+    def watch(graph: fx.Graph, node: fx.Node, position: int) -> None:
+        """Give the call buffers of its own, which hold its last batch alone."""
+        buffer = str(as_node(node.args[position]).target)
+        name = f"{node.name}_statistics_{position}"
+        watched[name] = state[buffer].clone()
+        measured.setdefault(buffer, []).append(watched[name])
+        with graph.inserting_before(node):
+            _set_argument(node, position, graph.get_attr(name))
 
-    names = _statistics(module)
-    buffers = dict(module.named_buffers(remove_duplicate=False))
-    copies = {name: buffers[name].clone() for name in names}
-    measuring = copy_graph_module(module, measure, copies)
-    sums = {name: torch.zeros_like(value) for name, value in copies.items()}
-    count = 0
+    def edit(graph: fx.Graph) -> None:
+        for node in [node for node in graph.nodes if _has_statistics(node)]:
+            watch(graph, node, _MEAN)
+            watch(graph, node, _VARIANCE)
+            _set_argument(node, _MOMENTUM, 1.0)
+            set_training(node, training=True)
+
+    sums: dict[str, Tensor] = {}
+    measuring = copy_graph_module(module, edit, watched)
+    batches = [batch for batch in inputs if len(leaves(batch)[0]) > 1] if measured else []
     with torch.inference_mode():
-        for batch in inputs:
+        for batch in batches:
             args, kwargs = split_inputs(batch)
             measuring(*args, **kwargs)
-            count += 1
-            for name, total in sums.items():
-                total += copies[name]
-    return {name: total / count for name, total in sums.items()} if count else {}
+            for name, values in measured.items():
+                sums[name] = sums.get(name, 0.0) + torch.stack(values).mean(dim=0)
+    return {name: total / len(batches) for name, total in sums.items()}
 
 
 def fold(network: Network, module: fx.GraphModule, tensors: Mapping[str, Tensor] | None = None) -> fx.GraphModule:
@@ -57,17 +76,13 @@ def fold(network: Network, module: fx.GraphModule, tensors: Mapping[str, Tensor]
         module: A graph module with those node names, for example a cut one.
         tensors: Values to use instead of the module's own, by parameter or buffer name.
     """
-    state = {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-        **(tensors or {}),
-    }
-    folded: dict[str, Tensor] = {name: value.detach() for name, value in state.items()}
+    state = {name: value.detach() for name, value in {**tensors_of(module), **(tensors or {})}.items()}
+    folded = dict(state)
 
     def edit(graph: fx.Graph) -> None:
         for node in list(graph.nodes):
             if node.name in network.identities:
-                node.replace_all_uses_with(_source(node))
+                node.replace_all_uses_with(source_of(node))
                 graph.erase_node(node)
             elif node.name in network.folds:
                 _fold_node(graph, node, state, folded)
@@ -76,46 +91,40 @@ def fold(network: Network, module: fx.GraphModule, tensors: Mapping[str, Tensor]
 
 
 def _fold_node(graph: fx.Graph, node: fx.Node, state: Mapping[str, Tensor], folded: dict[str, Tensor]) -> None:
-    layer = _source(node)
+    layer = source_of(node)
     gamma, beta, mean, variance = (_value(argument, state) for argument in node.args[1:5])
-    epsilon: Any = node.args[7]
-    weight_name = _target(layer.args[1])
-    weight = state[weight_name].detach()
-    assert mean is not None  # noqa: S101 - a network in eval mode has running statistics
-    assert variance is not None  # noqa: S101
-    gain = torch.rsqrt(variance + epsilon) * (1.0 if gamma is None else gamma)
-    bias = _value(layer.args[2], state) if len(layer.args) > 2 else None
-    shift = (0.0 if bias is None else bias) - mean
-    bias_name = f"{layer_name(weight_name)}.bias"
-    folded[weight_name] = weight * gain.view(-1, *[1] * (weight.dim() - 1))
-    folded[bias_name] = shift * gain + (0.0 if beta is None else beta)
+    bias = _value(argument_of(layer, 2, "bias", None), state)
+    weight_name = str(as_node(layer.args[1]).target)
+    weight = state[weight_name]
+    gain = torch.rsqrt(_or(variance, 1.0) + argument_of(node, _EPSILON, "eps", 1e-5)) * _or(gamma, 1.0)
+    bias_name = _bias_name(weight_name)
+    output_axis = 1 if operator_name(layer).startswith("conv_transpose") else 0
+    shape = [-1 if axis == output_axis else 1 for axis in range(weight.dim())]
+    folded[weight_name] = weight * gain.view(shape)
+    folded[bias_name] = (_or(bias, 0.0) - _or(mean, 0.0)) * gain + _or(beta, 0.0)
     with graph.inserting_before(layer):
-        attribute = graph.get_attr(bias_name)
-    layer.args = (layer.args[0], layer.args[1], attribute, *layer.args[3:])
+        _set_argument(layer, 2, graph.get_attr(bias_name))
     node.replace_all_uses_with(layer)
     graph.erase_node(node)
 
 
-def _statistics(module: fx.GraphModule) -> list[str]:
-    return [
-        _target(argument)
-        for node in module.graph.nodes
-        if operator_name(node) == "batch_norm"
-        for argument in node.args[3:5]
-        if isinstance(argument, fx.Node)
-    ]
+def _bias_name(weight: str) -> str:
+    """``stem.0.bias`` for ``stem.0.weight``; a parameter without a layer gets a neighbour."""
+    layer, dot, _ = weight.rpartition(".weight")
+    return f"{layer}.bias" if dot else f"{weight}_bias"
 
 
-def _source(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)  # noqa: S101 - the schema of every operator asked about
-    return source
+def _has_statistics(node: fx.Node) -> bool:
+    return operator_name(node) == "batch_norm" and isinstance(node.args[_MEAN], fx.Node)
 
 
-def _target(argument: object) -> str:
-    assert isinstance(argument, fx.Node)  # noqa: S101 - parameters enter the graph as nodes
-    return str(argument.target)
+def _set_argument(node: fx.Node, position: int, value: Any) -> None:
+    node.args = (*node.args[:position], value, *node.args[position + 1 :])
 
 
 def _value(argument: object, state: Mapping[str, Tensor]) -> Tensor | None:
-    return state[str(argument.target)].detach() if isinstance(argument, fx.Node) else None
+    return state[str(argument.target)] if isinstance(argument, fx.Node) else None
+
+
+def _or(value: Tensor | None, default: float) -> Tensor:
+    return torch.tensor(default) if value is None else value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +14,7 @@ from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.distillation import RECOVERY, STUDENT_TRAINING, Distillation, distill
 from kneepoint.compression.pruning import channel_ranking, kept_channels
 from kneepoint.compression.quantizers import dequantized_weight, scale_that_holds_bias, weight_scale
-from kneepoint.compression.simulation import (
-    activation_ranges,
-    bias_of,
-    tensors_of,
-    trainable_simulation,
-)
+from kneepoint.compression.simulation import activation_ranges, bias_of, trainable_simulation
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.network import Network
@@ -28,8 +22,11 @@ from kneepoint.spaces.policy import AxisValue, Policy
 from kneepoint.spaces.quant_plan import QuantPlan
 from kneepoint.spaces.students import describe
 from kneepoint.spaces.surgery import cut
-from kneepoint.tasks.errors import TaskError
+from kneepoint.spaces.tracing import tensors_of
+from kneepoint.tasks.batches import as_pair, leaves
+from kneepoint.tasks.errors import RunError, TaskError
 from kneepoint.tasks.seeding import digest_seed, seeded
+from kneepoint.tasks.training import Progress
 
 CALIBRATION_SAMPLES = 512
 Report = Callable[[str, int, int], None]
@@ -53,9 +50,13 @@ class CompressionSettings:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a network's policies share, computed once."""
+    """What a network's policies share, computed once.
+
+    The tensors are copies: networks belong to the space, and another compressor may train a student to other weights.
+    """
 
     network: Network
+    tensors: Mapping[str, Tensor]
     folded: fx.GraphModule
     ranking: Mapping[str, Tensor]
 
@@ -100,8 +101,7 @@ class Compressor:
         """
         trained = trainable_simulation(compressed.network, compressed.folded, compressed.plan)
         seed = digest_seed("recover", compressed.policy.id, self.seed)
-        progress = None if report is None else lambda done, total, _: report("recovering", done, total)
-        distill(self.task, trained, self.settings.recovery, seed, progress)
+        distill(self.task, trained, self.settings.recovery, seed, _progress(report, "recovering"))
         learned = dict(trained.named_parameters())
         return replace(compressed, folded=with_tensors(compressed.folded, learned))
 
@@ -115,39 +115,40 @@ class Compressor:
         stored = self.store.load(key)
         if stored is None:
             module = self.space.students.make(student, digest_seed("student", name, self.seed))
-            progress = None if report is None else lambda done, total, _: report(f"student {name}", done, total)
-            distill(self.task, module, self.settings.student, digest_seed("distill", name, self.seed), progress)
+            seed = digest_seed("distill", name, self.seed)
+            distill(self.task, module, self.settings.student, seed, _progress(report, f"student {name}"))
             stored = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
             self.store.store(key, stored)
-        _load(network.graph_module, stored)
+        _load(network.graph_module, stored, name)
         return network
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what another process computes again: graph modules do not survive pickling."""
+        return {**self.__dict__, "_sources": {}, "_calibration": None}
 
     def _source(self, student: Mapping[str, AxisValue], report: Report | None) -> _Source:
         name = describe(student)
         if name not in self._sources:
             network = self.train_student(student, report)
-            folded = fold(network, network.graph_module)
-            self._sources[name] = _Source(network, folded, channel_ranking(network, folded))
+            tensors = {name: value.detach().clone() for name, value in network.tensors().items()}
+            folded = fold(network, network.graph_module, tensors)
+            self._sources[name] = _Source(network, tensors, folded, channel_ranking(network, folded))
         return self._sources[name]
 
     def _prune(self, source: _Source, kept: Mapping[str, Tensor]) -> fx.GraphModule:
-        pruned = cut(source.network, kept)
+        pruned = cut(source.network, kept, source.tensors)
         return fold(source.network, pruned, reestimate(pruned, self._calibration_inputs()))
 
     def _calibrated(
         self, policy: Policy, network: Network, folded: fx.GraphModule, kept: Mapping[str, Tensor]
     ) -> CompressedNetwork:
-        state = tensors_of(folded)
         plan = QuantPlan.of(network, policy)
-        scales = {
-            layer: weight_scale(state[network.layers[layer].weight], quant)
-            for layer, quant in plan.weights.items()
-            if quant.integer
-        }
+        weights = {layer: tensors_of(folded)[network.layers[layer].weight] for layer in plan.weights}
+        scales = {layer: weight_scale(weights[layer], quant) for layer, quant in plan.weights.items() if quant.integer}
         plan = plan.with_scales(scales, {})
         if plan.activations:
             rounded = {
-                network.layers[layer].weight: dequantized_weight(state[network.layers[layer].weight], quant)
+                network.layers[layer].weight: dequantized_weight(weights[layer], quant)
                 for layer, quant in plan.weights.items()
             }
             watched = with_tensors(folded, rounded)
@@ -164,38 +165,46 @@ class Compressor:
 
 
 def _scales_that_hold_biases(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> dict[str, Tensor]:
+    """Weight scales, raised where an ``int32`` bias of any call of the layer would overflow."""
     state = tensors_of(folded)
     scales: dict[str, Tensor] = {}
     for node in folded.graph.nodes:
         operation = network.operation_of.get(node.name)
-        if operation is None or operation.layer not in network.layers:
+        if operation is None or not network.varies(operation):
             continue
-        bias, scale = bias_of(node), plan.weights[operation.layer].scale
-        if bias is not None and scale is not None:
-            known = scales.get(operation.layer, scale)
-            scales[operation.layer] = scale_that_holds_bias(known, state[bias], plan.activations[operation.inputs[0]])
+        bias, scale = bias_of(node), scales.get(operation.layer, plan.weights[operation.layer].scale)
+        read = plan.activations.get(operation.inputs[0])
+        if bias is not None and scale is not None and read is not None:
+            scales[operation.layer] = scale_that_holds_bias(scale, state[bias], read)
     return scales
 
 
-def _first_inputs(batches: Any, samples: int) -> Any:
+def _first_inputs(batches: Iterable[Any], samples: int) -> Iterator[Any]:
     """Inputs of whole batches until ``samples`` are reached."""
-
-    def count(inputs: Any) -> int:
-        return len(torch.utils._pytree.tree_leaves(inputs)[0])
-
     seen = 0
-    for inputs, _ in batches:
+    for batch in batches:
         if seen >= samples:
             return
-        seen += count(inputs)
+        inputs, _ = as_pair(batch, "train")
+        seen += len(leaves(inputs)[0])
         yield inputs
     if seen == 0:
         raise TaskError("train: the loader is empty, and calibration needs at least one batch")
 
 
-def _load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
+def _progress(report: Report | None, what: str) -> Progress | None:
+    return None if report is None else lambda done, total, _: report(what, done, total)
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], student: str) -> None:
+    """Copy stored weights into a student's network, all of them."""
+    persistent = {**dict(module.named_parameters(remove_duplicate=False)), **module.state_dict()}
+    for name, value in persistent.items():
+        if name not in tensors or tensors[name].shape != value.shape:
+            raise RunError(
+                f"the stored weights of student {student} do not fit its network ({name}): the student family "
+                "changed since the run began; start a new run directory"
+            )
     with torch.no_grad():
-        for name, value in own.items():
-            if name in tensors:
-                value.copy_(tensors[name])
+        for name, value in persistent.items():
+            value.copy_(tensors[name])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kneepoint.tasks.batches import leaves
+from kneepoint.tasks.modes import module_mode
 from kneepoint.tasks.task import Task
 from kneepoint.tasks.training import BatchLoss, Progress, fit
 
@@ -55,9 +56,7 @@ def distill(
     Raises:
         JobFailed: If the loss becomes non-finite.
     """
-    training = task.model.training
-    task.model.eval()
-    try:
+    with module_mode(task.model, training=False):
         return fit(
             module,
             task.train,
@@ -68,12 +67,10 @@ def distill(
             seed=seed,
             on_progress=on_progress,
         )
-    finally:
-        task.model.train(training)
 
 
 def distillation_loss(task: Task, settings: Distillation) -> BatchLoss:
-    """alpha x soft + (1 - alpha) x hard.
+    """The loss alpha x soft + (1 - alpha) x hard.
 
     The soft part is T^2 x KL(softmax(teacher / T) || softmax(student / T)) where the targets are class indices (Hinton,
     Vinyals & Dean 2015, section 2), and the mean squared error between the outputs otherwise.

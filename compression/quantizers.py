@@ -67,8 +67,7 @@ def activation_quant(low: float, high: float) -> ActivationQuant:
 
 def bias_scale(weight: Tensor, activation: ActivationQuant) -> Tensor:
     """Scale of the ``int32`` bias: input scale times weight scale, (out channels,)."""
-    assert activation.scale is not None  # noqa: S101 - plans are calibrated before they are used
-    return weight * activation.scale
+    return weight * _step(activation)
 
 
 def quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
@@ -83,8 +82,7 @@ def dequantized_bias(bias: Tensor, scale: Tensor) -> Tensor:
 
 def scale_that_holds_bias(scale: Tensor, bias: Tensor, activation: ActivationQuant) -> Tensor:
     """``scale`` raised where the ``int32`` bias would overflow: channels whose weights are all but zero."""
-    assert activation.scale is not None  # noqa: S101 - activations are calibrated first
-    return torch.maximum(scale, bias.detach().abs() / (activation.scale * _BIAS_LIMIT))
+    return torch.maximum(scale, bias.detach().abs() / (_step(activation) * _BIAS_LIMIT))
 
 
 def _integers(weight: Tensor, scale: Tensor, limit: int) -> Tensor:
@@ -104,3 +102,9 @@ def _scale(quant: WeightQuant) -> Tensor:
     if quant.scale is None:
         raise ValueError("the plan has no weight scales yet: calibrate it first")
     return quant.scale
+
+
+def _step(activation: ActivationQuant) -> float:
+    if activation.scale is None:
+        raise ValueError("the plan has no activation scales yet: calibrate it first")
+    return activation.scale

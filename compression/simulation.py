@@ -1,12 +1,14 @@
 """The simulator: a folded network whose weights and activations pass through their quantization.
 
-:func:`insert_quantizers` places the quantizers. The simulator and the exporter both use it, with different nodes, so that
-what is measured is what is shipped.
+:func:`insert_quantizers` places the quantizers. The simulator and the exporter both use it, with different nodes, so
+that what is measured is what is shipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,7 +24,9 @@ from kneepoint.compression.quantizers import (
 )
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
-from kneepoint.spaces.tracing import copy_graph_module, split_inputs
+from kneepoint.spaces.tracing import argument_of, copy_graph_module, split_inputs
+from kneepoint.spaces.tracing import tensors_of as tensors_of  # deployment reads a simulated network with it, too
+from kneepoint.tasks.errors import JobFailed
 
 ActivationNode = Callable[[fx.Graph, fx.Node, str, ActivationQuant], fx.Node]
 """Builds the node that quantizes and dequantizes a value: (graph, value, value name, format) -> node."""
@@ -39,12 +43,12 @@ def insert_quantizers(
         graph: The folded graph; its node names are those of ``network``.
         network: Says which node computes which layer.
         plan: Says which values are quantized.
-        layer: Called for every layer's node.
+        layer: Called for every node that computes a layer whose bits may vary.
         activation: Called for every quantized value; all readers of the value then read the new node.
     """
     for node in list(graph.nodes):
         operation = network.operation_of.get(node.name)
-        if operation is not None and operation.layer in network.layers:
+        if operation is not None and network.varies(operation):
             layer(graph, node, operation)
         if node.name in plan.activations:
             readers = list(node.users)
@@ -85,13 +89,15 @@ def simulate(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> fx.Gr
 def trainable_simulation(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> fx.GraphModule:
     """The simulator with trainable float weights and biases, rounded on the way with straight-through gradients.
 
-    Parameter names are those of ``folded``, so that trained values can be read back.
+    Parameter names are those of ``folded``, so that trained values can be read back. What is no parameter of the
+    network (statistics, constants) is not trained, and neither are the scales.
     """
-    tensors: dict[str, Tensor] = {}
-    state = tensors_of(folded)
-    for node in folded.graph.nodes:
-        if node.op == "get_attr" and state[str(node.target)].is_floating_point():
-            tensors[str(node.target)] = nn.Parameter(state[str(node.target)].detach().clone())
+    constants = {name for name, value in network.tensors().items() if not isinstance(value, nn.Parameter)}
+    tensors: dict[str, Tensor] = {
+        name: nn.Parameter(value.detach().clone())
+        for name, value in tensors_of(folded).items()
+        if name not in constants and value.is_floating_point()
+    }
 
     def layer_edit(graph: fx.Graph, node: fx.Node, operation: Operation) -> None:
         quant = plan.weights[operation.layer]
@@ -120,24 +126,26 @@ def activation_ranges(
         folded: With the weights it will compute with (already rounded).
         plan: Says which values to watch.
         inputs: Batches of calibration inputs.
+
+    Raises:
+        JobFailed: If a value is infinite or NaN on them.
     """
     observer = _Observer(folded, frozenset(plan.activations))
     with torch.inference_mode():
         for batch in inputs:
-            args, kwargs = split_inputs(batch)
-            observer.run(*_flatten(folded, args, kwargs))
+            observer.run(*_flat_inputs(folded, batch))
+    for name, (low, high) in observer.ranges.items():
+        if not math.isfinite(high - low):
+            raise JobFailed(
+                f"value {name!r} reaches [{low}, {high}] on the calibration data, and only a finite range can be "
+                "quantized: keep the layers around it in 16 or 32 bits"
+            )
     return {name: activation_quant(*observer.ranges[name]) for name in plan.activations}
-
-
-def tensors_of(module: fx.GraphModule) -> Mapping[str, Tensor]:
-    """Parameters and buffers by name."""
-    named = dict(module.named_parameters(remove_duplicate=False))
-    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def bias_of(node: fx.Node) -> str | None:
     """The name of a layer node's bias, if it has one."""
-    bias = node.args[2] if len(node.args) > 2 else None
+    bias = argument_of(node, 2, "bias", None)
     return str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
 
 
@@ -173,15 +181,13 @@ class _Observer(fx.Interpreter):
         if n.name in self.watched:
             low, high = torch.aminmax(value)
             before = self.ranges.get(n.name, (0.0, 0.0))
-            self.ranges[n.name] = (min(before[0], float(low)), max(before[1], float(high)))
+            # torch's own minimum, because that of Python loses a NaN.
+            self.ranges[n.name] = (float(low.clamp_max(before[0])), float(high.clamp_min(before[1])))
         return value
 
 
-def _flatten(module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """The graph's own flat inputs, in the order of its placeholders."""
-    if not kwargs:
-        return list(torch.utils._pytree.tree_leaves(args))
-    order = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    return [kwargs[name] for name in order] if set(order) == set(kwargs) else list(torch.utils._pytree.tree_leaves(kwargs))
-
-
+def _flat_inputs(module: fx.GraphModule, inputs: Any) -> list[Any]:
+    """The tensors of ``inputs`` in the order of the graph's placeholders, which is that of its signature."""
+    args, kwargs = split_inputs(inputs)
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    return list(torch.utils._pytree.tree_leaves(list(bound.arguments.values())))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from kneepoint.tasks.errors import RunError
 
+_FACTS = "kneepoint"
+
 
 class StudentStore:
-    """A folder of content-addressed weights, ``SHA256.safetensors``, and an index from keys to contents.
+    """A folder of content-addressed weights, ``SHA256.safetensors``, and a small file for every key that names one.
+
+    Several workers may store students at the same time: no file is written by two keys.
 
     Attributes:
         directory: Made when the first student is stored.
@@ -31,35 +36,56 @@ class StudentStore:
         Raises:
             RunError: If the stored file does not hold what its name says.
         """
-        content = self._index().get(key)
-        return None if content is None else load_tensors(self.directory, content)
+        path = self._entry(key)
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())["content"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} must be what a run wrote; delete it to train the student again ({error})"
+            ) from error
+        return load_tensors(self.directory, str(content))
 
     def store(self, key: str, tensors: Mapping[str, Tensor]) -> str:
         """Write ``tensors`` and remember them under ``key``; returns their SHA-256."""
         content = store_tensors(self.directory, tensors)
-        index = {**self._index(), key: content}
-        write_atomically(self.directory / "index.json", json.dumps(index, indent=1, sort_keys=True).encode())
+        entry = json.dumps({"key": key, "content": content}, indent=1)
+        write_atomically(self._entry(key), entry.encode())
         return content
 
-    def _index(self) -> dict[str, str]:
-        path = self.directory / "index.json"
-        if not path.exists():
-            return {}
-        try:
-            index = json.loads(path.read_text())
-        except ValueError as error:
-            raise RunError(f"{path} must be JSON; delete it to train the students again ({error})") from error
-        return {str(key): str(content) for key, content in index.items()}
+    def _entry(self, key: str) -> Path:
+        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def store_tensors(directory: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write ``tensors`` to ``directory/SHA256.safetensors`` and return the SHA-256 (64 hexadecimal digits)."""
-    plain = {name: value.detach().contiguous() for name, value in tensors.items()}
-    data = safetensors.torch.save(plain, dict(metadata) if metadata else None)
+def store_tensors(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
+    """Write ``tensors`` to ``directory/SHA256.safetensors`` and return the SHA-256 (64 hexadecimal digits).
+
+    Args:
+        directory: Made where it is missing.
+        tensors: By name; equal tensors and facts make equal files.
+        facts: JSON to keep with them.
+    """
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    plain = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    # One entry, because safetensors writes several in a random order, and the file would have another name each time.
+    metadata = {_FACTS: json.dumps(facts, sort_keys=True)} if facts else None
+    data = safetensors.torch.save(plain, metadata)
     content = hashlib.sha256(data).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / f"{content}.safetensors", data)
     return content
+
+
+def stored_facts(data: bytes) -> dict[str, Any]:
+    """The facts kept in a file, from its bytes; empty where there are none.
+
+    The layout is that of https://huggingface.co/docs/safetensors: the header's length in 8 bytes, then JSON.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    facts: dict[str, Any] = json.loads(header.get("__metadata__", {}).get(_FACTS, "{}"))
+    return facts
 
 
 def load_tensors(directory: Path, content: str) -> dict[str, Tensor]:
@@ -85,13 +111,15 @@ def checked_bytes(directory: Path, content: str) -> bytes:
         raise RunError(f"{path} is missing: the run directory is incomplete")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != content:
-        raise RunError(f"{path} does not hold what its name says: it was changed or damaged; delete it and resume the run")
+        raise RunError(
+            f"{path} does not hold what its name says: it was changed or damaged; delete it and resume the run"
+        )
     return data
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, and never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()

@@ -53,30 +53,37 @@ def export_network(
 ) -> Artifact:
     """Write the artifact and its manifest; nothing is left behind when the check fails.
 
+    Files that are already there are replaced one at a time, each as a whole, the manifest (with the model's SHA-256)
+    last.
+
     Args:
         compressed: What to write.
         task: For example inputs and the check.
         directory: Made if missing.
         target: One of ``TARGETS``.
         file_name: The model's name within ``directory``.
-        extra: Further entries of the manifest, such as predicted scores.
+        extra: Further entries of the manifest, such as predicted scores; its own entries stay as they are.
 
     Raises:
-        InputError: If the target is unknown.
+        InputError: If the target is unknown, or the directory cannot be written.
         JobFailed: If the network cannot be exported.
         ParityError: If the runtime does not reach the simulated score.
     """
     check_target(target)
-    data = to_onnx(compressed, task.example_input).SerializeToString()
-    parity = compare(data, task, task.predict(compressed.module))
+    data = to_onnx(compressed, task.example_input).SerializeToString(deterministic=True)
+    parity = compare(data, task, compressed.module)
     parity.require(file_name)
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_name
-    write_atomically(path, data)
     artifact = Artifact(path, len(data), hashlib.sha256(data).hexdigest(), parity, dict(kernel_counts(data)))
-    manifest = {**_manifest(artifact, compressed, task, target), **(extra or {})}
+    own = _manifest(artifact, compressed, task, target)
+    manifest = own | dict(extra or {}) | own
     name = MANIFEST_FILE if file_name == MODEL_FILE else f"{path.stem}.json"
-    write_atomically(directory / name, json.dumps(manifest, indent=1).encode())
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+        write_atomically(directory / name, json.dumps(manifest, indent=1).encode())
+    except OSError as error:
+        raise InputError(f"the artifact goes to a folder that can be written; {directory}: {error.strerror}") from error
     return artifact
 
 
@@ -105,6 +112,7 @@ def _manifest(artifact: Artifact, compressed: CompressedNetwork, task: Task, tar
         "simulated": parity.simulated.to_json(),
         "executed": parity.executed.to_json(),
         "agreement": parity.agreement,
+        "deviation": parity.deviation,
         "kernels": dict(artifact.kernels),
         "onnxruntime": onnxruntime.__version__,
     }

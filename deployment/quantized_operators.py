@@ -1,7 +1,8 @@
 """The operators an exported graph is written with, and how torch.onnx translates them.
 
-They exist for the exporter alone: it traces them as opaque calls and writes QuantizeLinear and DequantizeLinear in their
-place. ``Widen`` stands for the Cast of a float16 weight until the exporter, which would fold a Cast of a constant, is done.
+They exist for the exporter alone: it traces them as opaque calls and writes QuantizeLinear and DequantizeLinear in
+their place. ``Widen`` stands for the Cast of a float16 weight until the exporter, which would fold a Cast of a
+constant, is done.
 """
 
 from __future__ import annotations
@@ -13,29 +14,38 @@ import torch
 from onnxscript import opset21 as op
 from torch import Tensor
 
-_LIBRARY = torch.library.Library("kneepoint", "DEF")
-_LIBRARY.define("quantize_dequantize(Tensor x, Tensor scale, Tensor zero_point) -> Tensor")
-_LIBRARY.define("dequantize(Tensor x, Tensor scale) -> Tensor")
-_LIBRARY.define("dequantize_from(Tensor x, Tensor scale, Tensor zero_point) -> Tensor")
-
 MARKER_DOMAIN = "kneepoint.markers"
 WIDEN = "Widen"
 
 
-def _same_shape(x: Tensor, *_: Tensor) -> Tensor:
-    """The exporter asks for shapes alone; nothing is ever computed with these operators."""
+# The exporter asks for shapes and types alone; nothing is ever computed with the bodies of these three.
+
+
+@torch.library.custom_op("kneepoint::quantize", mutates_args=())
+def _quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+@torch.library.custom_op("kneepoint::dequantize", mutates_args=())
+def _dequantize(x: Tensor, scale: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.float32)
 
 
-for _name in ("quantize_dequantize", "dequantize", "dequantize_from"):
-    _LIBRARY.impl(_name, _same_shape, "CompositeExplicitAutograd")
+@torch.library.custom_op("kneepoint::dequantize_along", mutates_args=())
+def _dequantize_along(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
 
-quantize_dequantize = torch.ops.kneepoint.quantize_dequantize.default
-"""(value, float32 scale (), uint8 zero point ()) -> value."""
+
+_quantize.register_fake(lambda x, scale, zero_point: torch.empty_like(x, dtype=torch.uint8))
+_dequantize.register_fake(lambda x, scale: torch.empty_like(x, dtype=torch.float32))
+_dequantize_along.register_fake(lambda x, scale, zero_point, axis: torch.empty_like(x, dtype=torch.float32))
+
+quantize = torch.ops.kneepoint.quantize.default
+"""(value, float32 scale (), uint8 zero point ()) -> uint8."""
 dequantize = torch.ops.kneepoint.dequantize.default
 """(int8 or int32 constant (channels, ...), float32 scale (channels,)) -> float32; axis 0, zero point 0."""
-dequantize_from = torch.ops.kneepoint.dequantize_from.default
-"""As ``dequantize``, with the zero points (channels,) written out."""
+dequantize_along = torch.ops.kneepoint.dequantize_along.default
+"""(integers, float32 scale, zero point, axis) -> float32; scale and zero point are () or (channels along axis,)."""
 
 
 def widen(x: Tensor) -> Tensor:
@@ -43,20 +53,20 @@ def widen(x: Tensor) -> Tensor:
     return torch.onnx.ops.symbolic(f"{MARKER_DOMAIN}::{WIDEN}", [x], dtype=torch.float32, shape=x.shape, version=1)
 
 
-def _translate_activation(x: Any, scale: Any, zero_point: Any) -> Any:
-    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero_point), scale, zero_point)
+def _translate_quantize(x: Any, scale: Any, zero_point: Any) -> Any:
+    return op.QuantizeLinear(x, scale, zero_point)
 
 
 def _translate_constant(x: Any, scale: Any) -> Any:
     return op.DequantizeLinear(x, scale, axis=0)
 
 
-def _translate_constant_from(x: Any, scale: Any, zero_point: Any) -> Any:
-    return op.DequantizeLinear(x, scale, zero_point, axis=0)
+def _translate_constant_along(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+    return op.DequantizeLinear(x, scale, zero_point, axis=axis)
 
 
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
-    quantize_dequantize: _translate_activation,
+    quantize: _translate_quantize,
     dequantize: _translate_constant,
-    dequantize_from: _translate_constant_from,
+    dequantize_along: _translate_constant_along,
 }

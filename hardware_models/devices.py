@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ SHIPPED = Path(__file__).parent / "device_files"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 THIS_MACHINE = "this-machine"
 DEFAULT = "default"
+SCALING_ERROR = 0.2
+"""Relative error added by another thread count: the spread of published 4-thread over 1-thread ratios of one board."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -67,6 +70,7 @@ class Device(_Frozen):
         memory_mb: Main memory, 10^6 bytes.
         power: Watts; null where unknown, and then no energy is predicted.
         relative_error: One standard error of a predicted latency, as a fraction of it.
+        thread_exponent: Rates grow as threads to this power; null where unknown, and then only ``threads`` is priced.
         sources: For every number above, the publication it comes from and how it was derived.
     """
 
@@ -90,6 +94,7 @@ class Device(_Frozen):
     memory_mb: Positive
     power: Power | None = None
     relative_error: Annotated[float, Field(gt=0, le=10)]
+    thread_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
     sources: Mapping[str, str]
 
     @field_validator("name")
@@ -114,7 +119,8 @@ class Device(_Frozen):
         for field, table in (("formats", self.formats), ("floor_us", self.floor_us)):
             if DEFAULT not in table:
                 raise ValueError(f"{field} needs the key 'default', for kinds it does not list")
-        if missing := _SOURCED - self.sources.keys() - (set() if self.power else {"power"}):
+        unknown = {name for name in ("power", "thread_exponent") if getattr(self, name) is None}
+        if missing := _SOURCED - self.sources.keys() - unknown:
             raise ValueError(f"sources says where every number comes from; missing: {', '.join(sorted(missing))}")
         return self
 
@@ -123,6 +129,33 @@ class Device(_Frozen):
         """SHA-256 of the canonical JSON of all fields: equal files, equal digests."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def at_threads(self, threads: int) -> Device:
+        """The device with another thread count: rates scaled by (threads / own threads) ** thread_exponent.
+
+        Floors and bandwidths stay, and a further relative error of ``SCALING_ERROR`` is added.
+
+        Raises:
+            DeviceError: If the count is below 1, or the device does not say how its rates scale.
+        """
+        if threads == self.threads:
+            return self
+        if threads < 1:
+            raise DeviceError(f"threads is at least 1; got {threads}")
+        if self.thread_exponent is None:
+            raise DeviceError(
+                f"device {self.name!r} is described for {self.threads} thread(s) and does not say how it scales to "
+                f"{threads}; ask for its own count, or add thread_exponent to its file"
+            )
+        gain = (threads / self.threads) ** self.thread_exponent
+        return self.model_copy(
+            update={
+                "threads": threads,
+                "rates": _scaled(self.rates, gain),
+                "element_rates": _scaled(self.element_rates, gain),
+                "relative_error": math.hypot(self.relative_error, SCALING_ERROR),
+            }
+        )
 
     def executes(self, kind: str, format_: KernelFormat) -> bool:
         """Whether kernels of ``kind`` compute in ``format_`` here, rather than in the fallback."""
@@ -144,8 +177,13 @@ _SOURCED = frozenset(
         "memory_mb",
         "power",
         "relative_error",
+        "thread_exponent",
     }
 )
+
+
+def _scaled(rates: Rates, gain: float) -> Rates:
+    return {kind: {format_: rate * gain for format_, rate in table.items()} for kind, table in rates.items()}
 
 
 def load_device(name_or_path: str | Path) -> Device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kneepoint.hardware_models.devices import Device, load_device
+from kneepoint.hardware_models.workload import Workload
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
 from kneepoint.tasks.errors import ObjectiveError
@@ -53,7 +54,8 @@ class Energy(_OnDevice):
     def score(self, view: View) -> Score:
         """Power times latency, with the latency's relative error."""
         cost = view.cost(self.hardware)
-        assert cost.energy_mj is not None  # noqa: S101 - refused at construction
+        if cost.energy_mj is None:
+            raise ObjectiveError(f"device {self.device!r} states no power, so it has no energy; choose Latency instead")
         return Score(cost.energy_mj, cost.energy_mj * cost.latency_ms_error / cost.latency_ms)
 
 
@@ -69,7 +71,7 @@ class PeakMemory(_OnDevice):
 
 
 class Size(Objective):
-    """Megabytes (10^6) of the artifact's constants: packed weights, biases and scales.
+    """Megabytes (10^6) of the artifact's constants: packed weights, biases, scales and norms.
 
     The graph itself, a few kilobytes that hardly differ between candidates, is not counted.
     """
@@ -79,7 +81,7 @@ class Size(Objective):
 
     def score(self, view: View) -> Score:
         """The stored size."""
-        return Score(view.table.storage_bytes / 1e6)
+        return Score(Workload.of(view.table).storage_bytes / 1e6)  # which counts norms, too; it is the same everywhere
 
 
 class Parameters(Objective):

@@ -4,13 +4,16 @@
     comparison = NAME ("<=" | "<" | ">=" | ">") bound
     bound      = NUMBER | [NUMBER "*"] "teacher"
 
-NAME is an objective's, or an objective's with ``_drop`` behind it: how much worse than the fp32 teacher, in its own unit.
+NAME is an objective's, or an objective's with ``_drop`` behind it: how much worse than the fp32 teacher, in its own
+unit.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -57,20 +60,31 @@ class Comparison:
     def violation(
         self, values: Mapping[str, float], teacher: Mapping[str, float], directions: Mapping[str, str]
     ) -> float:
-        """By how much it is missed, in the objective's unit; 0 where it holds."""
+        """By how much it is missed, in the objective's unit; 0 where it holds, and above 0 where it does not.
+
+        A value that is not a number misses every bound by infinity.
+        """
         if self.holds(values, teacher, directions):
             return 0.0
-        return abs(self._left(values, teacher, directions) - self._bound(teacher))
+        missed = abs(self._left(values, teacher, directions) - self._bound(teacher))
+        return math.inf if math.isnan(missed) else max(missed, sys.float_info.min)
+
+    def _read(self, values: Mapping[str, float], whose: str) -> float:
+        if self.objective not in values:
+            raise ObjectiveError(
+                f"{self.text!r} needs the {whose} {self.objective!r}; {nearest(self.objective, values)}"
+            )
+        return values[self.objective]
 
     def _left(self, values: Mapping[str, float], teacher: Mapping[str, float], directions: Mapping[str, str]) -> float:
-        value = values[self.objective]
+        value = self._read(values, "candidate's")
         if not self.drop:
             return value
-        worse = teacher[self.objective] - value
+        worse = self._read(teacher, "teacher's") - value
         return worse if directions[self.objective] == "maximize" else -worse
 
     def _bound(self, teacher: Mapping[str, float]) -> float:
-        return self.factor * (teacher[self.objective] if self.relative else 1.0)
+        return self.factor * (self._read(teacher, "teacher's") if self.relative else 1.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ class Condition:
             ObjectiveError: If it does not follow the grammar or names an unknown objective.
         """
         known = None if names is None else list(names)
-        return cls(tuple(_comparison(part, known) for part in re.split(r"\band\b", text)))
+        return cls(tuple(_comparison(part, known) for part in re.split(r"\sand\s", text)))
 
     @classmethod
     def of(cls, texts: Iterable[str], names: Iterable[str] | None = None) -> Condition:
@@ -129,4 +143,6 @@ def _comparison(text: str, known: list[str] | None) -> Comparison:
         raise ObjectiveError(f"unknown objective {objective!r} in {text.strip()!r}; {nearest(objective, known)}")
     relative = bool(match["relative"] or match["teacher"])
     factor = float(match["factor"]) if match["factor"] else 1.0
+    if not math.isfinite(factor):
+        raise ObjectiveError(f"a bound is a finite number; got {match['factor']} in {text.strip()!r}")
     return Comparison(objective, drop, match["operator"], factor, relative, text.strip())

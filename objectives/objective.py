@@ -62,8 +62,8 @@ class Objective(ABC):
     def scale(self, task: Task, teacher: Score) -> Scale:
         """The scale of hypervolumes, fixed before the first trial from the task and the fp32 teacher alone.
 
-        Costs run from 0 to 1.1 times the teacher's. An objective of unknown range runs from 100 % below to 10 % above the
-        teacher (the other way round when minimized and not a cost).
+        Costs run from 0 to 1.1 times the teacher's. An objective of unknown range runs from 100 % worse to 10 % better
+        than the teacher.
         """
         del task
         size = abs(teacher.value) or 1.0
@@ -91,11 +91,13 @@ class FunctionObjective(Objective):
         Raises:
             ObjectiveError: If the function returns neither a number nor a Score.
         """
-        value = self.function(view)
+        value: object = self.function(view)
         if isinstance(value, Score):
             return value
         try:
-            return Score(float(value))
+            if isinstance(value, str):  # which float() would read
+                raise TypeError
+            return Score(float(value))  # type: ignore[arg-type]  # whatever converts: a 0-d tensor, for one
         except (TypeError, ValueError) as error:
             raise ObjectiveError(
                 f"objective {self.name!r} must return a float or a kneepoint.Score; got {type(value).__name__}"
@@ -116,6 +118,8 @@ def objective(
     Raises:
         ObjectiveError: If there is no name or no direction.
     """
+    if not callable(function):
+        raise ObjectiveError(f"an objective is made of a function f(view) -> float; got {function!r}")
     found_name = name or getattr(function, "__name__", "")
     found = direction or getattr(function, "direction", None)
     if not found_name or found_name == "<lambda>":

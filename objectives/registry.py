@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kneepoint.hardware_models.devices import load_device
 from kneepoint.objectives.costs import Energy, Latency, MACs, Parameters, PeakMemory, Size
 from kneepoint.objectives.objective import Objective, ObjectiveFunction, objective
 from kneepoint.objectives.quality import Accuracy, Loss
@@ -33,7 +32,6 @@ def objective_named(name: str, task: Task) -> Objective:
     """
     kind, at, device = name.partition("@")
     if at and kind in _ON_DEVICE:
-        load_device(device)
         return _ON_DEVICE[kind](device)
     if name == task.metric.name:
         return Accuracy().bind(task)
@@ -49,7 +47,7 @@ def bind_objectives(objectives: Sequence[Objective | ObjectiveFunction | str], t
     Raises:
         ObjectiveError: If one is unknown or malformed, two share a name, or there are none.
     """
-    bound = [_bind(entry, task) for entry in objectives]
+    bound = [_checked(_bind(entry, task)) for entry in objectives]
     names = [entry.name for entry in bound]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -64,6 +62,24 @@ def _bind(entry: Objective | ObjectiveFunction | str, task: Task) -> Objective:
         return objective_named(entry, task)
     if isinstance(entry, Objective):
         return entry.bind(task)
+    if isinstance(entry, type):
+        raise ObjectiveError(
+            f"an objective is an instance; got the class {entry.__name__}: write {entry.__name__}(...)"
+        )
     if callable(entry):
         return objective(entry)
     raise ObjectiveError(f"an objective is a name, an Objective or a function f(view) -> float; got {entry!r}")
+
+
+def _checked(entry: Objective) -> Objective:
+    """What a user's own subclass may have left out.
+
+    Raises:
+        ObjectiveError: If it has no name, or a direction that there is not.
+    """
+    name = getattr(entry, "name", "")
+    if not isinstance(name, str) or not name:
+        raise ObjectiveError(f"an objective has a name, as in size_mb; {type(entry).__name__} sets none")
+    if entry.direction not in ("maximize", "minimize"):
+        raise ObjectiveError(f"objective {name!r} has the direction 'maximize' or 'minimize'; got {entry.direction!r}")
+    return entry

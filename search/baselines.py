@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from kneepoint.search.front import Candidate, Front
+from kneepoint.search.progress import Progress
+from kneepoint.search.trials import TEACHER, Trials
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
 from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.policy import Policy
 from kneepoint.spaces.students import describe
 
-TEACHER = "teacher fp32"
 RANDOM = "random policies"
 _WIDTHS = {"half-width": 0.5, "quarter-width": 0.25}
+
+
+def measure_baselines(trials: Trials, progress: Progress) -> dict[str, list[Candidate]]:
+    """The candidates of every baseline, by its name; of the random policies the front of them.
+
+    A policy that the search measured is not measured again.
+    """
+    job = trials.job
+    wanted = list(fixed_baselines(job.space).items())
+    random = random_parameters(job.space, job.trials, job.seed)
+    wanted += [(RANDOM, job.space.policy(parameters)) for parameters in random]
+    found: dict[str, list[Candidate]] = {}
+    for index, (name, policy) in enumerate(wanted):
+        progress.tell("measuring baselines", index, len(wanted))
+        record = trials.measure(policy, "ptq", baseline=name)
+        progress.failures(trials.log.failed)
+        if record.scores is not None:
+            found.setdefault(name, []).append(replace(trials.candidate(record), id=record.id, baseline=name))
+    progress.tell("measuring baselines", len(wanted), len(wanted))
+    return {name: list(Front(group, trials.axes, trials.teacher_values)) for name, group in found.items()}
 
 
 def fixed_baselines(space: JointSpace) -> dict[str, Policy]:

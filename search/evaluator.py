@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -15,11 +16,13 @@ from kneepoint.compression.compressor import CompressionSettings, Compressor, Re
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
-from kneepoint.search.record import Fidelity, Record, finite
+from kneepoint.search.record import Fidelity, Record, non_finite, recordable
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import InputError
+from kneepoint.tasks.errors import InputError, RunError
 from kneepoint.tasks.metrics import Score
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Evaluator:
@@ -61,23 +64,21 @@ class Evaluator:
         baseline: str | None = None,
         parameters: dict[str, str | int] | None = None,
     ) -> Record:
-        """Measure ``policy``; a candidate that fails gives a record that says why, and no exception."""
+        """Measure ``policy``; a candidate that fails gives a record that says why, and no exception.
+
+        Args:
+            policy: What to measure.
+            fidelity: How.
+            baseline: The baseline it is measured for, if any; only noted in the record.
+            parameters: The sampler's parameters, if any; only noted in the record.
+
+        Raises:
+            InputError: If the job is wrong rather than the candidate: a student that cannot be built, an objective
+                that returns no number, a disk without room.
+        """
         torch.set_num_threads(self.threads)
         start = time.perf_counter()
-        scores: dict[str, Score] | None = None
-        error = weights = None
-        try:
-            compressed = self.build(policy, fidelity)
-            scores = self.score(compressed)
-            if not finite(scores):
-                bad = {name: score.value for name, score in scores.items() if not finite({name: score})}
-                scores, error = None, f"non-finite scores: {bad}"
-            elif fidelity == "recovered":
-                weights = compressed.save(self.directory / "artifacts")
-        except InputError:
-            raise  # the job is wrong, not the candidate
-        except Exception as failure:  # whatever a candidate does must not end the search
-            scores, error = None, _one_line(failure)
+        scores, weights, error = self._outcome(policy, fidelity)
         return Record(
             policy=policy,
             fidelity=fidelity,
@@ -99,7 +100,23 @@ class Evaluator:
         """Every objective's score of a network."""
         outputs, targets = self.space.task.predict(compressed.module)
         view = View(self.space.task, compressed.policy, compressed.network, outputs, targets)
-        return {objective.name: objective.score(view) for objective in self.objectives}
+        return {objective.name: recordable(objective.score(view)) for objective in self.objectives}
+
+    def _outcome(self, policy: Policy, fidelity: Fidelity) -> tuple[dict[str, Score] | None, str | None, str | None]:
+        """Scores and stored weights, or why there are none."""
+        try:
+            compressed = self.build(policy, fidelity)
+            scores = self.score(compressed)
+            if bad := non_finite(scores):
+                return None, None, f"scores are finite numbers; got {bad}"
+            weights = compressed.save(self.directory / "artifacts") if fidelity == "recovered" else None
+        except InputError:
+            raise  # the job is wrong, not the candidate
+        except Exception as failure:  # whatever a candidate does must not end the search
+            if isinstance(failure, OSError) and failure.errno in _NO_ROOM:
+                raise RunError(f"cannot write {self.directory}: {failure.strerror}; make room and resume") from failure
+            return None, None, _one_line(failure)
+        return scores, weights, None
 
     @property
     def compressor(self) -> Compressor:
@@ -112,6 +129,18 @@ class Evaluator:
     def __getstate__(self) -> dict[str, object]:
         """Without what the next process makes again."""
         return {**self.__dict__, "_compressor": None, "report": None}
+
+
+def build_candidate(evaluator: Evaluator, record: Record) -> CompressedNetwork:
+    """The network of a record: read back where it was stored, made again (the same, by its seed) otherwise.
+
+    Raises:
+        RunError: If the stored file is missing or damaged.
+    """
+    if record.weights is None:
+        return evaluator.build(record.policy, record.fidelity)
+    network = evaluator.compressor.train_student(dict(record.policy.student))
+    return CompressedNetwork.load(evaluator.directory / "artifacts", record.weights, record.policy, network)
 
 
 def _one_line(failure: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Pareto fronts of measured candidates: which are not dominated, how much they cover, and which to take."""
+"""The Pareto front of measured candidates: how much it covers, and which member to take."""
 
 from __future__ import annotations
 
@@ -6,43 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-import moocore
 import numpy as np
-import numpy.typing as npt
 import pandas
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.objectives.expressions import Condition
-from kneepoint.objectives.objective import Scale
+from kneepoint.search.axis import Axis, axes_of, quality_of
+from kneepoint.search.pareto import Matrix, hypervolume, non_dominated
 from kneepoint.search.record import Fidelity
 from kneepoint.spaces.policy import Policy
+from kneepoint.spaces.students import describe
 from kneepoint.tasks.errors import InputError, nearest
 from kneepoint.tasks.metrics import Score
 
-Matrix = npt.NDArray[np.float64]
 PICKS = ("knee", "most-accurate", "fastest", "smallest")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One objective of a front.
-
-    Attributes:
-        name: The objective's.
-        direction: ``maximize`` or ``minimize``.
-        unit: For people.
-        scale: Maps values to [0, 1], 0 the best.
-    """
-
-    name: str
-    direction: str
-    unit: str
-    scale: Scale
-
-    @property
-    def device(self) -> str:
-        """The device in the name, or an empty string."""
-        return self.name.partition("@")[2]
+MIN_ID_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -84,9 +62,9 @@ class Front(Sequence[Candidate]):
     """Candidates none of which dominates another, best first by the first objective.
 
     Args:
-        candidates: Any candidates; dominated and non-finite ones are left out. Of candidates with equal values the first
-            stays.
-        axes: The objectives that decide.
+        candidates: Any candidates; dominated and non-finite ones are left out. Of candidates with equal values the
+            first stays.
+        axes: The objectives that decide; at least one.
         teacher: Values of the fp32 teacher, for relative conditions.
     """
 
@@ -94,7 +72,7 @@ class Front(Sequence[Candidate]):
         self.axes = tuple(axes)
         self.teacher = dict(teacher)
         chosen = [candidates[index] for index in non_dominated(losses(candidates, axes))]
-        self._candidates = sorted(chosen, key=lambda candidate: (axes[0].scale(candidate.values[axes[0].name]), candidate.id))
+        self._candidates = sorted(chosen, key=lambda one: (axes[0].scale(one.values[axes[0].name]), one.id))
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -106,31 +84,38 @@ class Front(Sequence[Candidate]):
     def __getitem__(self, index: int | slice) -> Candidate | Sequence[Candidate]:
         return self._candidates[index]
 
+    def __repr__(self) -> str:
+        names = ", ".join(axis.name for axis in self.axes)
+        return f"<Front of {len(self)} over {names}, hypervolume {self.hypervolume:.4f}>"
+
     @property
     def hypervolume(self) -> float:
         """Share of the box between ideal and worst that the front dominates, in [0, 1]; larger is better."""
         return hypervolume(losses(self, self.axes))
 
     def for_device(self, device: str) -> Front:
-        """The front over the objectives that concern ``device``: its own, and those of no device."""
+        """The front over the objectives that concern ``device``: its own, and those of no device.
+
+        Raises:
+            InputError: If no objective is about it.
+        """
         return Front(self, axes_of(self.axes, device), self.teacher)
 
     def knee(self) -> Candidate:
         """The best compromise: least regret, quality and cost weighing the same.
 
-        Losses are normalized by the front's own range; the regret of a candidate is the mean loss over the objectives to
-        maximize plus the mean loss over those to minimize (the minimum Manhattan distance of Chiu, Yen & Juan 2016,
-        with the two sides balanced, so that a second device does not halve the weight of accuracy).
+        Losses are normalized by the front's own range; the regret of a candidate is the mean loss over the objectives
+        that say how well it answers plus the mean loss over its costs (the minimum Manhattan distance of Chiu, Yen &
+        Juan 2016, with the two sides balanced, so that a second device does not halve the weight of accuracy).
 
         Raises:
             InputError: If the front is empty.
         """
-        if not self._candidates:
-            raise InputError("the front is empty, so it has no knee")
+        self._require_members("it has no knee")
         table = losses(self, self.axes)
         span = np.ptp(table, axis=0)
         normalized = (table - table.min(axis=0)) / np.where(span > 0, span, 1.0)
-        quality = np.array([axis.direction == "maximize" for axis in self.axes])
+        quality = np.array(quality_of(self.axes))
         regret = sum(normalized[:, side].mean(axis=1) for side in (quality, ~quality) if side.any())
         return self._candidates[int(np.argmin(regret))]
 
@@ -138,24 +123,21 @@ class Front(Sequence[Candidate]):
         """One candidate.
 
         Args:
-            which: ``knee``, ``most-accurate``, ``fastest``, ``smallest``, or an id (its first digits do).
+            which: ``knee``, ``most-accurate``, ``fastest``, ``smallest``, or an id (its first digits, four at least).
             where: A condition such as ``latency_ms@raspberry-pi-4b <= 3 and size_mb <= 1``.
 
         Raises:
+            ObjectiveError: If the condition is malformed.
             InputError: If nothing is called so, or nothing meets the condition.
         """
         front = self.where(where) if where else self
         if which == "knee":
             return front.knee()
         if which in PICKS:
+            front._require_members(f"nothing in it is {which}")
             axis = _axis_of_pick(which, self.axes)
-            return min(front, key=lambda candidate: axis.scale(candidate.values[axis.name]))
-        matching = [candidate for candidate in front if candidate.id.startswith(which)]
-        if len(matching) != 1 or len(which) < 4:
-            known = [*PICKS, *(candidate.id for candidate in front)]
-            what = "names no candidate" if not matching else "names more than one candidate, or is shorter than 4 digits"
-            raise InputError(f"--pick {which!r} {what}; {nearest(which, known)}")
-        return matching[0]
+            return min(front, key=lambda one: axis.scale(one.values[axis.name]))
+        return front._with_id(which)
 
     def where(self, condition: str) -> Front:
         """The part of the front that meets ``condition``.
@@ -166,94 +148,64 @@ class Front(Sequence[Candidate]):
         """
         parsed = Condition.parse(condition, [axis.name for axis in self.axes])
         directions = {axis.name: axis.direction for axis in self.axes}
-        found = [c for c in self if parsed.holds(c.values, self.teacher, directions)]
+        found = [one for one in self if parsed.holds(one.values, self.teacher, directions)]
         if not found:
-            closest = min(self, key=lambda c: sum(parsed.violations(c.values, self.teacher, directions)), default=None)
-            hint = "" if closest is None else f"; nearest: {closest.id} {_text(closest, parsed.objectives)}"
+            closest = min(
+                self, key=lambda one: sum(parsed.violations(one.values, self.teacher, directions)), default=None
+            )
+            hint = "" if closest is None else f"; nearest: {closest.id} {shown_values(closest, parsed.objectives)}"
             raise InputError(f"no candidate of the front meets {condition!r}{hint}")
         return Front(found, self.axes, self.teacher)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row a candidate: id, student, fidelity, every objective and its standard error."""
-        rows: list[dict[str, Any]] = []
-        for candidate in self:
-            row: dict[str, Any] = {"id": candidate.id, "fidelity": candidate.fidelity}
-            row["student"] = dict(candidate.policy.student) or "teacher"
-            for axis in self.axes:
-                row[axis.name] = candidate.scores[axis.name].value
-                row[f"{axis.name}_error"] = candidate.scores[axis.name].error
-            rows.append(row)
-        return pandas.DataFrame(rows)
+        """One row a candidate: id, fidelity, student, every objective and its standard error."""
+        names = [axis.name for axis in self.axes]
+        columns = ["id", "fidelity", "student", *(column for name in names for column in (name, f"{name}_error"))]
+        return pandas.DataFrame([_row(candidate, names) for candidate in self], columns=columns)
 
+    def _with_id(self, digits: str) -> Candidate:
+        matching = [candidate for candidate in self if candidate.id.startswith(digits)]
+        exact = [candidate for candidate in matching if candidate.id == digits]
+        if exact or (len(matching) == 1 and len(digits) >= MIN_ID_DIGITS):
+            return (exact or matching)[0]
+        what = "names no candidate"
+        if matching:
+            short = len(digits) < MIN_ID_DIGITS
+            what = f"is shorter than {MIN_ID_DIGITS} digits" if short else "names more than one candidate"
+        raise InputError(f"--pick {digits!r} {what}; {nearest(digits, [*PICKS, *(one.id for one in self)])}")
 
-def axes_of(axes: Sequence[Axis], device: str) -> list[Axis]:
-    """The objectives that concern ``device``.
-
-    Raises:
-        InputError: If none is about it.
-    """
-    devices = sorted({axis.device for axis in axes if axis.device})
-    if device not in devices:
-        raise InputError(f"no objective of the run is about device {device!r}; {nearest(device, devices)}")
-    return [axis for axis in axes if axis.device in ("", device)]
+    def _require_members(self, consequence: str) -> None:
+        if not self._candidates:
+            raise InputError(f"the front is empty, so {consequence}")
 
 
 def losses(candidates: Sequence[Candidate], axes: Sequence[Axis]) -> Matrix:
-    """(candidates, objectives) losses: 0 at the ideal, 1 at the worst useful value."""
+    """Shape (candidates, objectives): 0 at the ideal, 1 at the worst useful value."""
     rows = [[axis.scale(candidate.values[axis.name]) for axis in axes] for candidate in candidates]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(axes))
 
 
-def non_dominated(table: Matrix) -> list[int]:
-    """Rows that no other row dominates, all losses minimized, in order; non-finite rows never are.
-
-    Of equal rows the first is kept.
-    """
-    finite = np.flatnonzero(np.isfinite(table).all(axis=1))
-    if len(finite) == 0:
-        return []
-    kept = moocore.is_nondominated(table[finite], keep_weakly=False)
-    return [int(row) for row in finite[kept]]
+def shown_values(candidate: Candidate, names: Sequence[str]) -> str:
+    """Some of a candidate's values, for a message."""
+    return "(" + ", ".join(f"{name} = {candidate.values[name]:.4g}" for name in names) + ")"
 
 
-def hypervolume(table: Matrix) -> float:
-    """Volume dominated by the rows of ``table`` within the unit box, all losses minimized.
-
-    Rows that do not improve on 1 in every objective, and non-finite rows, add nothing.
-    """
-    inside = table[np.isfinite(table).all(axis=1) & (table < 1.0).all(axis=1)] if len(table) else table
-    if len(inside) == 0:
-        return 0.0
-    return float(moocore.hypervolume(np.maximum(inside, 0.0), ref=np.ones(table.shape[1])))
-
-
-def contributions(table: Matrix) -> Matrix:
-    """What each row alone adds to the hypervolume, in the unit box."""
-    whole = hypervolume(table)
-    rest = [whole - hypervolume(np.delete(table, row, axis=0)) for row in range(len(table))]
-    return np.array(rest, dtype=np.float64)
-
-
-def largest_contributors(candidates: Sequence[Candidate], axes: Sequence[Axis], count: int) -> list[Candidate]:
-    """The ``count`` candidates that together cover most: the one that adds least is left out until few enough stay."""
-    remaining = list(candidates)
-    while len(remaining) > count:
-        added = contributions(losses(remaining, axes))
-        remaining.pop(int(np.argmin(added)))
-    return remaining
+def _row(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": candidate.id, "fidelity": candidate.fidelity}
+    row["student"] = describe(dict(candidate.policy.student))
+    for name in names:
+        row[name] = candidate.scores[name].value
+        row[f"{name}_error"] = candidate.scores[name].error
+    return row
 
 
 def _axis_of_pick(which: str, axes: Sequence[Axis]) -> Axis:
-    def matches(axis: Axis) -> bool:
-        if which == "most-accurate":
-            return axis.direction == "maximize"
-        return axis.name.startswith("latency_ms@") if which == "fastest" else axis.name in ("size_mb", "parameters")
-
-    for axis in axes:
-        if matches(axis):
+    wanted = {
+        "most-accurate": quality_of(axes),
+        "fastest": [axis.name.startswith("latency_ms@") for axis in axes],
+        "smallest": [axis.name in ("size_mb", "parameters") for axis in axes],
+    }
+    for axis, suits in zip(axes, wanted[which], strict=True):
+        if suits:
             return axis
     raise InputError(f"--pick {which} needs an objective for it; the run has {', '.join(axis.name for axis in axes)}")
-
-
-def _text(candidate: Candidate, names: Sequence[str]) -> str:
-    return "(" + ", ".join(f"{name} = {candidate.values[name]:.4g}" for name in names) + ")"

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kneepoint.objectives.objective import Scale
-from kneepoint.search.front import Axis, Candidate, Front, axes_of, hypervolume, losses
+from kneepoint.search.axis import Axis, devices_of
+from kneepoint.search.front import Candidate, Front, losses
+from kneepoint.search.pareto import hypervolume
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
 ALL_BASELINES = "all baselines"
@@ -31,7 +33,6 @@ def front_content(
         constraints: As the user wrote them.
     """
     axes = front.axes
-    devices = sorted({axis.device for axis in axes if axis.device})
     everything = {candidate.id: candidate for group in baselines.values() for candidate in group}
     everything.update({candidate.id: candidate for candidate in front})
     return {
@@ -42,7 +43,7 @@ def front_content(
         "hypervolume": front.hypervolume,
         "fronts": {
             "all": [candidate.id for candidate in front],
-            **{device: [candidate.id for candidate in front.for_device(device)] for device in devices},
+            **{device: [candidate.id for candidate in front.for_device(device)] for device in devices_of(axes)},
         },
         "knee": front.knee().id if len(front) else None,
         "constraints": list(constraints),
@@ -67,14 +68,20 @@ def read_front(content: Mapping[str, Any]) -> Front:
         members = set(content["fronts"]["all"])
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"front.json is malformed: {type(error).__name__}: {error}") from error
-    return Front(candidates, axes, teacher)
+        return Front(candidates, axes, teacher)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError) as error:
+        raise RunError(
+            f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
+        ) from error
 
 
 def device_front(front: Front, device: str | None) -> Front:
-    """The front of a device, or the whole one."""
-    return front if device is None else Front(list(front), axes_of(front.axes, device), front.teacher)
+    """The front of a device, or the whole one.
+
+    Raises:
+        InputError: If no objective of the run is about the device.
+    """
+    return front if device is None else front.for_device(device)
 
 
 def _baselines(baselines: Mapping[str, Sequence[Candidate]], axes: Sequence[Axis]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import numbers
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 
 from kneepoint.compression.compressor import CompressionSettings
-from kneepoint.objectives.costs import _OnDevice
+from kneepoint.hardware_models.devices import Device
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.objectives.registry import bind_objectives, objective_named
@@ -83,7 +84,7 @@ class Job:
         task.check()
         bound = bind_objectives(objectives, task)
         watched = _watched(constraints, bound, task)
-        _check_budget(trials, minutes, threads)
+        _check_budget(trials, minutes, seed, threads)
         sampler_named(sampler, space, seed)
         return cls(
             task=task,
@@ -93,10 +94,10 @@ class Job:
             constraints=Condition.of(constraints, [entry.name for entry in (*bound, *watched)]),
             constraint_texts=tuple(constraints),
             sampler=sampler,
-            trials=trials,
-            minutes=minutes,
-            seed=seed,
-            threads=threads,
+            trials=int(trials),
+            minutes=None if minutes is None else float(minutes),
+            seed=int(seed),
+            threads=int(threads),
             settings=settings or CompressionSettings(),
             references=references or {},
         )
@@ -113,7 +114,6 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """The job as ``job.yaml`` holds it."""
-        students = self.space.students
         return {
             "schema": "kneepoint.job/1",
             "task": self.references.get("task"),
@@ -121,7 +121,7 @@ class Job:
             "space": {
                 "weight_bits": list(self.space.weight_bits),
                 "keep": list(self.space.keep),
-                "students": None if students is None else self._students_json(),
+                "students": self._students_json(),
             },
             "objectives": [
                 self.references.get("objectives", {}).get(entry.name, entry.name) for entry in self.objectives
@@ -132,20 +132,22 @@ class Job:
             "minutes": self.minutes,
             "seed": self.seed,
             "threads": self.threads,
-            "training": {
-                "student_steps": self.settings.student.steps,
-                "student_learning_rate": self.settings.student.learning_rate,
-                "recovery_steps": self.settings.recovery.steps,
-                "recovery_learning_rate": self.settings.recovery.learning_rate,
-                "temperature": self.settings.student.temperature,
-                "alpha": self.settings.student.alpha,
-                "calibration_samples": self.settings.calibration_samples,
-            },
-            "devices": {
-                entry.hardware.name: entry.hardware.digest for entry in self.scored if isinstance(entry, _OnDevice)
-            },
+            "training": self._training_json(),
+            "devices": {device.name: device.digest for device in _devices(self.scored)},
             "versions": {"python": platform.python_version(), **_versions()},
             "fingerprint": self.task.fingerprint(),
+        }
+
+    def _training_json(self) -> dict[str, int | float]:
+        student, recovery = self.settings.student, self.settings.recovery
+        return {
+            "student_steps": student.steps,
+            "student_learning_rate": student.learning_rate,
+            "recovery_steps": recovery.steps,
+            "recovery_learning_rate": recovery.learning_rate,
+            "temperature": student.temperature,
+            "alpha": student.alpha,
+            "calibration_samples": self.settings.calibration_samples,
         }
 
     def _students_json(self) -> Any:
@@ -167,13 +169,22 @@ def _watched(constraints: Sequence[str], objectives: Sequence[Objective], task: 
     return [objective_named(name, task) for name in named if name not in known]
 
 
-def _check_budget(trials: int, minutes: float | None, threads: int) -> None:
-    if trials < 1:
-        raise JobError(f"trials is at least 1; got {trials}")
+def _check_budget(trials: int, minutes: float | None, seed: int, threads: int) -> None:
+    for name, value, least in (("trials", trials, 1), ("seed", seed, 0), ("threads", threads, 1)):
+        if not _is_whole(value) or value < least:
+            raise JobError(f"{name} is a whole number of at least {least}; got {value!r}")
     if minutes is not None and not minutes > 0:
-        raise JobError(f"minutes is above 0, or null; got {minutes}")
-    if threads < 1:
-        raise JobError(f"threads is at least 1; got {threads}")
+        raise JobError(f"minutes is above 0, or null; got {minutes!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _devices(objectives: Sequence[Objective]) -> list[Device]:
+    """The devices that objectives carry as ``hardware``."""
+    carried = (getattr(entry, "hardware", None) for entry in objectives)
+    return [device for device in carried if isinstance(device, Device)]
 
 
 def _versions() -> dict[str, str]:
@@ -183,5 +194,3 @@ def _versions() -> dict[str, str]:
 def same_job(first: dict[str, Any], second: dict[str, Any]) -> str | None:
     """The first key in which two jobs differ so that one cannot go on with the other's run; None if there is none."""
     return next((key for key in IDENTITY if first.get(key) != second.get(key)), None)
-
-

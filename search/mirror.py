@@ -1,10 +1,8 @@
-"""The Optuna study beside the log: proposes while the run lives, and is written to disk in batches for others to open."""
+"""The Optuna study beside the log: proposes while the run lives, and is written to disk for others to open."""
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -13,7 +11,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from kneepoint.objectives.objective import Direction
+from kneepoint.search.job import Job
+from kneepoint.search.quiet import quiet_optuna
 from kneepoint.search.record import Record
+from kneepoint.search.run_directory import RunDirectory
+from kneepoint.search.trials import Trials
+from kneepoint.tasks.errors import RunError
 
 STUDY_NAME = "kneepoint"
 
@@ -32,7 +36,7 @@ class StudyMirror:
         self,
         sampler: BaseSampler,
         distributions: Mapping[str, BaseDistribution],
-        objectives: Sequence[tuple[str, str]],
+        objectives: Sequence[tuple[str, Direction]],
         constraint_names: Sequence[str] = (),
     ) -> None:
         self.distributions = dict(distributions)
@@ -40,6 +44,12 @@ class StudyMirror:
         self.constraint_names = list(constraint_names)
         with quiet_optuna():
             self.study = _new_study(self.objectives, None, sampler)
+
+    @classmethod
+    def of(cls, job: Job, sampler: BaseSampler) -> StudyMirror:
+        """The study of a job."""
+        names = [(entry.name, entry.direction) for entry in job.objectives]
+        return cls(sampler, job.space.distributions, names, job.constraint_names)
 
     def ask(self) -> Trial:
         """The next setting to measure; its ``params`` are those of the space."""
@@ -87,21 +97,24 @@ class StudyMirror:
         )
 
 
-@contextlib.contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Optuna logs every trial and warns of experimental features; kneepoint has its own display."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def write_study(directory: RunDirectory, records: Sequence[Record], trials: Trials) -> None:
+    """Write ``study.db`` of a run from the records of its proposals.
+
+    Raises:
+        RunError: If there is no room for it.
+    """
+    mirror = StudyMirror.of(trials.job, optuna.samplers.RandomSampler(0))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
+        mirror.write(directory.study_file, [(record, trials.violations(record)) for record in records])
+    except Exception as error:  # the database raises types of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"cannot write {directory.study_file}: {reason}; make room and resume the run") from error
 
 
 def _new_study(
-    objectives: Sequence[tuple[str, str]], storage: optuna.storages.BaseStorage | None, sampler: BaseSampler | None
+    objectives: Sequence[tuple[str, Direction]],
+    storage: optuna.storages.BaseStorage | None,
+    sampler: BaseSampler | None,
 ) -> Study:
     study = optuna.create_study(
         study_name=STUDY_NAME,

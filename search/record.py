@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
 Fidelity = Literal["ptq", "recovered"]
@@ -94,13 +94,19 @@ class Record:
                 parameters=data.get("parameters"),
                 weights=data.get("weights"),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
             raise RunError(f"a line of the trial log is a JSON record; got {line[:80]!r} ({error})") from error
 
 
-def finite(scores: Mapping[str, Score]) -> bool:
-    """Whether every score is a number that a front can hold."""
-    return all(math.isfinite(score.value) for score in scores.values())
+def recordable(score: Score) -> Score:
+    """``score`` with plain floats, and without an error that is no standard error (not finite, or below 0)."""
+    error = None if score.error is None else float(score.error)
+    return Score(float(score.value), error if error is not None and math.isfinite(error) and error >= 0 else None)
+
+
+def non_finite(scores: Mapping[str, Score]) -> dict[str, float]:
+    """The values that no front can hold: NaN and infinities, by objective name."""
+    return {name: score.value for name, score in scores.items() if not math.isfinite(score.value)}
 
 
 def _fidelity(name: str) -> Fidelity:

@@ -61,19 +61,27 @@ class RunDirectory:
         """
         wanted = job.to_json()
         exists = self.job_file.exists()
-        if exists:
+        self._refuse_other_content(wanted)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run directory {self.path}: {error.strerror}") from error
+        self.lock()
+        self._replace(self.job_file, yaml.safe_dump(wanted, sort_keys=False).encode())
+        return exists
+
+    def _refuse_other_content(self, wanted: dict[str, Any]) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; choose a folder with out= or --out")
+        if self.job_file.exists():
             differing = same_job(self.read_job(), wanted)
             if differing is not None:
                 raise RunError(
                     f"{self.path} holds the run of another job ({differing} differs); choose another folder with out= "
                     "or --out, or delete it"
                 )
-        elif self.path.exists() and any(entry.name != "run.lock" for entry in self.path.iterdir()):
+        elif self.path.exists() and any(not _left_by_a_start(entry.name) for entry in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; choose another folder with out= or --out")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.lock()
-        write_atomically(self.job_file, yaml.safe_dump(wanted, sort_keys=False).encode())
-        return exists
 
     def read_job(self) -> dict[str, Any]:
         """The job as it was resolved.
@@ -85,7 +93,7 @@ class RunDirectory:
             raise RunError(f"a run directory holds a job.yaml; there is none in {self.path}")
         try:
             job = yaml.safe_load(self.job_file.read_text())
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(f"{self.job_file} must be YAML: {str(error).splitlines()[0]}") from error
         if not isinstance(job, dict) or job.get("schema") != "kneepoint.job/1":
             raise RunError(f"{self.job_file} must have schema kneepoint.job/1")
@@ -112,8 +120,12 @@ class RunDirectory:
             self._lock = None
 
     def write_front(self, content: dict[str, Any]) -> None:
-        """Replace ``front.json`` as a whole."""
-        write_atomically(self.front_file, json.dumps(content, indent=1, allow_nan=False).encode())
+        """Replace ``front.json`` as a whole.
+
+        Raises:
+            RunError: If there is no room for it.
+        """
+        self._replace(self.front_file, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def read_front(self) -> dict[str, Any]:
         """What :meth:`write_front` wrote.
@@ -130,3 +142,14 @@ class RunDirectory:
         if not isinstance(content, dict) or content.get("schema") != "kneepoint.front/1":
             raise RunError(f"{self.front_file} must have schema kneepoint.front/1")
         return content
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}; make room and resume the run") from error
+
+
+def _left_by_a_start(name: str) -> bool:
+    """Whether a file may be what a run left that was killed before it had a job file."""
+    return name == "run.lock" or name.startswith(".job.yaml.")

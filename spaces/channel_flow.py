@@ -3,9 +3,9 @@
 Every axis that a layer creates starts as a set of channels of its own; operators pass sets on (convolution to
 BatchNorm to activation), unite them (the two sides of a residual add), line them up (concatenation) or repeat each
 channel (flattening a feature map). What is left are groups of channels that stand or fall together, in the spirit of
-DepGraph (Fang et al., CVPR 2023), but read off the exported graph, which also gives every tensor's shape as a function of
-the kept fractions. An operator that is not known here freezes what enters it, with a reason, and so do the parameters
-that it reads.
+DepGraph (Fang et al., CVPR 2023), but read off the exported graph, which also gives every tensor's shape as a function
+of the kept fractions. An operator that is not known here freezes what enters it, and the parameters that it reads, with
+a reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kneepoint.spaces.tracing import argument_of, as_node, is_tensor, operator_n
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of an axis: ``channels`` of one group, each ``repeat`` elements wide; ``group`` is None where it is fixed."""
+    """A part of an axis: ``channels`` of one group (None: fixed ones), each ``repeat`` elements wide."""
 
     group: str | None
     channels: int
@@ -324,13 +324,13 @@ class _Flow:
         return ""
 
     def reshape(self, node: fx.Node) -> str:
-        """A reshape that leaves the channel axis whole, or flattens it with axes behind it: each channel is repeated."""
+        """A reshape that leaves the channel axis whole, or flattens it with axes behind it, which repeats channels."""
         source = source_of(node)
         if source not in self.values:
             return ""
-        if operator_name(node) == "squeeze" and len(node.args) == 1:
-            return "it is squeezed away where one channel is left"
         axis, runs = self.values[source]
+        if operator_name(node) == "squeeze" and axis in _squeezed(node):
+            return f"it is squeezed away where one channel is left ({node.name})"
         before, after = shape_of(source, _UNUSUAL_BATCH), shape_of(node, _UNUSUAL_BATCH)
         target = _axis_after(before, axis, after)
         if target is None:
@@ -387,12 +387,19 @@ class _Flow:
 
 
 def _axis_after(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> int | None:
-    """Where an axis lies after a reshape, whole or as the leading part of a longer axis; None where it is torn apart."""
+    """Where an axis lies after a reshape, whole or as the leading part of a longer axis; None where it is torn."""
     left = math.prod(before[:axis])
     for target, size in enumerate(after):
         if math.prod(after[:target]) == left and size > 1:
             return target if size % before[axis] == 0 else None
     return None
+
+
+def _squeezed(node: fx.Node) -> set[int]:
+    """The axes that a squeeze removes where they have one element."""
+    rank = len(shape_of(source_of(node)))
+    dims = argument_of(node, 1, "dim", list(range(rank)))
+    return {dim % rank for dim in (dims if isinstance(dims, list | tuple) else [dims])}
 
 
 def _permutation(node: fx.Node) -> list[int]:

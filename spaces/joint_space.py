@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal, TypeVar
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import WEIGHT_BITS, AxisValue, LayerPolicy, Policy
 from kneepoint.spaces.students import StudentFamily, auto_family, describe
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.task import Task
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 Choice = str | int
 STUDENT = "student"
@@ -24,8 +25,8 @@ _N = TypeVar("_N", int, float)
 class JointSpace:
     """Everything that may vary, as flat parameters that are the same in every trial.
 
-    The parameters are ``student`` (a category), ``bits/LAYER`` and ``keep/GROUP`` (indices into the sorted choices, so that
-    a sampler sees their order). They are named after the teacher's layers and groups; a student's layer takes the
+    The parameters are ``student`` (a category), ``bits/LAYER`` and ``keep/GROUP`` (indices into the sorted choices, so
+    that a sampler sees their order). They are named after the teacher's layers and groups; a student's layer takes the
     choice of the teacher's layer of the same name, or of the one at the same relative depth.
 
     Attributes:
@@ -44,7 +45,7 @@ class JointSpace:
     ) -> None:
         self.task = task
         self.weight_bits = _choices("weight_bits", weight_bits, set(WEIGHT_BITS))
-        self.keep = _choices("keep", keep, None)
+        self.keep = tuple(float(share) for share in _choices("keep", keep, None))
         self.teacher = Network(task.model, task.example_input)
         self.students = auto_family(self.teacher) if students == "auto" else students
         self._networks: dict[str, Network] = {}
@@ -57,7 +58,9 @@ class JointSpace:
 
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Optuna's distribution of every parameter."""
+        """Optuna's distribution of every parameter; Optuna is imported here, when somebody asks."""
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
         bits: BaseDistribution = IntDistribution(0, len(self.weight_bits) - 1)
         keep: BaseDistribution = IntDistribution(0, len(self.keep) - 1)
         return {
@@ -68,17 +71,20 @@ class JointSpace:
 
     @property
     def size(self) -> float:
-        """The number of parameter settings."""
+        """The number of parameter settings; infinity where no float holds it."""
         layers, groups = len(self.teacher.layers), len(self.teacher.groups)
-        return len(self.members) * math.pow(len(self.weight_bits), layers) * math.pow(len(self.keep), groups)
+        try:
+            return float(len(self.members) * len(self.weight_bits) ** layers * len(self.keep) ** groups)
+        except OverflowError:
+            return math.inf
 
     def network(self, student: Mapping[str, AxisValue]) -> Network:
         """The network of a student (untrained, until someone trains it); built and traced once."""
         if not student:
             return self.teacher
-        if self.students is None:
-            raise SpaceError(f"the space has no students, and a policy names {describe(student)}")
         name = describe(student)
+        if self.students is None:
+            raise SpaceError(f"the space has no students, and a policy names {name}")
         if name not in self._networks:
             module = self.students.make(student, seed=0)
             self._networks[name] = Network(module, self.task.example_input)
@@ -92,10 +98,10 @@ class JointSpace:
         """
         try:
             student = self.members[str(parameters[STUDENT])]
-            bits = {layer: self.weight_bits[int(parameters[f"bits/{layer}"])] for layer in self.teacher.layers}
-            keep = {group: self.keep[int(parameters[f"keep/{group}"])] for group in self.teacher.groups}
-        except (KeyError, IndexError, ValueError) as error:
-            raise SpaceError(f"not a point of this space: {error}") from error
+            bits = {layer: _choice(self.weight_bits, parameters[f"bits/{layer}"]) for layer in self.teacher.layers}
+            keep = {group: _choice(self.keep, parameters[f"keep/{group}"]) for group in self.teacher.groups}
+        except (KeyError, ValueError) as error:
+            raise SpaceError(f"not a point of this space: it has no {error}") from error
         network = self.network(student)
         layers = transfer(bits, list(network.layers))
         kept = transfer(keep, list(network.groups))
@@ -118,7 +124,8 @@ class JointSpace:
     def __getstate__(self) -> dict[str, object]:
         """Without the traces, which another process makes again: a graph module does not survive pickling."""
         state = dict(self.__dict__)
-        del state["teacher"], state["_networks"]
+        for traced in ("teacher", "_networks", "distributions"):
+            state.pop(traced, None)
         if self.students is not None and self.students.name == "auto":
             state["students"] = "auto"
         return state
@@ -164,13 +171,21 @@ def transfer(choices: Mapping[str, _T], names: Sequence[str]) -> dict[str, _T]:
     return result
 
 
+def _choice(choices: Sequence[_T], index: Choice) -> _T:
+    if not isinstance(index, int) or not 0 <= index < len(choices):
+        raise ValueError(f"choice {index!r} among the {len(choices)} {list(choices)}")
+    return choices[index]
+
+
 def _choices(name: str, values: Sequence[_N], known: set[int] | None) -> tuple[_N, ...]:
-    bad = [value for value in values if not _valid(value, known)]
-    if not values or bad:
+    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    if not listed or not all(_valid(value, known) for value in listed):
         rule = f"one or more of {sorted(known)}" if known else "one or more fractions in (0, 1]"
-        raise SpaceError(f"{name} is {rule}; got {list(values)!r}")
-    return tuple(sorted(set(values)))
+        raise SpaceError(f"{name} is {rule}; got {values!r}")
+    return tuple(sorted(set(listed)))
 
 
-def _valid(value: float, known: set[int] | None) -> bool:
-    return value in known if known else 0.0 < value <= 1.0
+def _valid(value: object, known: set[int] | None) -> bool:
+    if known is not None:
+        return type(value) is int and value in known
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value <= 1.0

@@ -11,9 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, layer_name
+from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, is_identity, layer_name
 from kneepoint.spaces.policy import Policy
-from kneepoint.spaces.tracing import Inputs, operator_name, trace
+from kneepoint.spaces.tracing import (
+    Inputs,
+    argument_of,
+    is_tensor,
+    operator_name,
+    shape_of,
+    source_of,
+    tensors_of,
+    trace,
+)
 from kneepoint.tasks.errors import SpaceError
 
 _KINDS = {
@@ -27,14 +36,22 @@ _KINDS = {
     "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize", "transpose": "transpose", "permute": "transpose",
     "flatten": "view", "view": "view", "reshape": "view", "unsqueeze": "view", "squeeze": "view",
 }  # fmt: skip
-_IDENTITIES = frozenset({"dropout", "contiguous", "clone", "alias", "detach"})
-"""Operators that do nothing at inference, and are left out of the deployed network."""
 _ACTIVATIONS = {
     "relu": "relu", "relu6": "clip", "hardtanh": "clip", "clamp": "clip", "sigmoid": "sigmoid", "tanh": "tanh",
     "hardswish": "hardswish", "silu": "silu", "gelu": "gelu", "hardsigmoid": "hardsigmoid", "leaky_relu": "leakyrelu",
-    "elu": "elu", "softplus": "softplus", "mish": "mish",
+    "elu": "elu", "selu": "selu", "celu": "celu", "softplus": "softplus", "mish": "mish", "prelu": "prelu",
+    "abs": "abs", "erf": "erf", "exp": "exp", "floor": "floor", "log": "log", "neg": "neg", "pow": "pow",
+    "reciprocal": "reciprocal", "round": "round", "sqrt": "sqrt",
 }  # fmt: skip
+_ONNX_NAMES = {
+    "mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin", "slice": "Slice",
+}  # fmt: skip
+"""Operators without a kind that ONNX writes as one node: both readers of the operator table call them the same."""
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
+VARIABLE_KINDS = LAYER_KINDS - {"conv_transpose"}
+"""Layers whose bit-width may vary. A transposed convolution stays in float: ONNX Runtime has no integer kernel for it,
+and the output axis of its weight, along which scales run, is the second one."""
+_FOLDING = frozenset({"conv", "linear", "conv_transpose"})
 
 
 @dataclass(frozen=True)
@@ -44,13 +61,15 @@ class Operation:
     Attributes:
         name: The node's name in the traced graph, which is also the name of the tensor it writes.
         kind: A kind of :data:`kneepoint.hardware_models.operators.KINDS`.
-        inputs: Names of the operations or network inputs it reads.
+        inputs: Names of the operations or network inputs it reads, in order; twice where it reads one twice.
         shape: Of its output for one sample of the example, nothing pruned.
         axis: The channel axis of the output, and its layout; None where it has none.
-        function: Which activation, or the ATen name of an operator the table does not know.
-        weight: Name of the weight parameter, for layers.
+        function: Which activation, ``sub`` or ``div`` behind ``add`` and ``mul``, or the name of an operator the table
+            does not know.
+        weight: Name of the weight parameter, for layers and embeddings.
         biased: Whether the deployed layer has a bias (its own, or BatchNorm's).
         kernel: Spatial kernel size.
+        free: The axes of ``shape`` that grow with the batch.
     """
 
     name: str
@@ -62,10 +81,11 @@ class Operation:
     weight: str = ""
     biased: bool = False
     kernel: tuple[int, ...] = ()
+    free: tuple[int, ...] = (0,)
 
     @property
     def layer(self) -> str:
-        """The layer it computes; empty for operators without a weight."""
+        """The module that holds its weight; empty for operators without one."""
         return layer_name(self.weight) if self.weight else ""
 
 
@@ -103,15 +123,16 @@ class Network:
         self.graph_module = trace(module, example_input)
         self.flow: ChannelFlow = channel_flow(self.graph_module)
         nodes = list(self.graph_module.graph.nodes)
-        self.folds = {node.name: _argument_node(node).name for node in nodes if _folds(node)}
-        self.identities = {node.name: _argument_node(node).name for node in nodes if operator_name(node) in _IDENTITIES}
+        self._nodes = {node.name: node for node in nodes}
+        self.folds = {node.name: source_of(node).name for node in nodes if _folds(node)}
+        self.identities = {node.name: source_of(node).name for node in nodes if is_identity(node)}
         self.inputs = {node.name: shape_of(node) for node in nodes if node.op == "placeholder" and is_tensor(node)}
-        self.operations = tuple(
-            self._operation(node) for node in nodes if self._deployed(node)
-        )
+        self.operations = tuple(self._operation(node) for node in nodes if self._deployed(node))
         self.outputs = tuple(self._value(node) for node in nodes[-1].all_input_nodes)
         if not self.layers:
-            raise SpaceError("the network has no convolution or linear layer, so there is nothing to compress")
+            raise SpaceError(
+                "the network has no convolution or linear layer whose bits may vary, so there is nothing to compress"
+            )
 
     @cached_property
     def operation_of(self) -> Mapping[str, Operation]:
@@ -129,14 +150,37 @@ class Network:
 
     @cached_property
     def layers(self) -> Mapping[str, Layer]:
-        """The layers whose bit-width may vary, in execution order."""
+        """The layers whose bit-width may vary, in execution order.
+
+        A weight that an operator of another kind reads too (a tied embedding, a transposed convolution) is not among
+        them: it is stored once, and they read it as floats.
+        """
         found: dict[str, Layer] = {}
         for operation in self.operations:
-            if operation.kind in LAYER_KINDS and operation.layer:
+            if operation.kind in VARIABLE_KINDS and operation.weight not in self._weights_read_as_floats:
                 known = found.get(operation.layer)
                 uses = (*(known.operations if known else ()), operation.name)
                 found[operation.layer] = Layer(operation.layer, operation.kind, operation.weight, uses)
         return found
+
+    def varies(self, operation: Operation) -> bool:
+        """Whether ``operation`` computes a layer whose bit-width may vary."""
+        layer = self.layers.get(operation.layer)
+        return layer is not None and operation.name in layer.operations
+
+    @cached_property
+    def _weights_read_as_floats(self) -> frozenset[str]:
+        variable = {operation.name for operation in self.operations if operation.kind in VARIABLE_KINDS}
+        return frozenset(
+            str(node.target)
+            for node in self.graph_module.graph.nodes
+            if node.op == "get_attr" and any(user.name not in variable for user in node.users)
+        )
+
+    @cached_property
+    def parameter_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Full shape of every parameter, buffer and constant, by name."""
+        return {name: tuple(value.shape) for name, value in self.tensors().items()}
 
     @property
     def groups(self) -> Mapping[str, int]:
@@ -146,7 +190,8 @@ class Network:
     def channels(self, policy: Policy) -> dict[str, int]:
         """How many channels of every group ``policy`` keeps: at least one, else the nearest whole number."""
         return {
-            group: max(1, math.floor(size * policy.keep_of.get(group, 1.0) + 0.5)) for group, size in self.groups.items()
+            group: max(1, math.floor(size * policy.keep_of.get(group, 1.0) + 0.5))
+            for group, size in self.groups.items()
         }
 
     def check(self, policy: Policy) -> None:
@@ -164,9 +209,8 @@ class Network:
                 raise SpaceError(f"a policy may only name what the network has; it has no {kind} {unknown[0]!r}")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name (shared, not copied)."""
-        named = dict(self.graph_module.named_parameters(remove_duplicate=False))
-        return {**named, **dict(self.graph_module.named_buffers(remove_duplicate=False))}
+        """Parameters, buffers and constants by name (shared, not copied)."""
+        return tensors_of(self.graph_module)
 
     def _deployed(self, node: fx.Node) -> bool:
         gone = node.name in self.folds or node.name in self.identities
@@ -174,26 +218,32 @@ class Network:
 
     def _operation(self, node: fx.Node) -> Operation:
         name = operator_name(node)
-        kind = _KINDS.get(name, "activation" if name in _ACTIVATIONS else "other")
-        weight = _weight_node(node) if kind in LAYER_KINDS else None
-        if kind == "conv" and weight is not None:
-            kind = _convolution_kind(node, weight)
-        if _is_global_pool(node, name):
-            kind = "global_avg_pool"
-        if kind in LAYER_KINDS and weight is None:
-            kind = "matmul"
-        folded = next((user for user in node.users if _folds(user)), node)
+        weight = _weight_node(node, name)
+        kind = _kind(node, name, weight)
+        folded = any(user.name in self.folds for user in node.users)
         return Operation(
             name=node.name,
             kind=kind,
-            inputs=tuple(self._value(source) for source in node.all_input_nodes if _is_activation(source)),
+            inputs=tuple(self._value(source) for source in _tensors_read(node) if not self._stored(source)),
             shape=shape_of(node),
             axis=self.flow.values.get(node.name),
-            function=_ACTIVATIONS.get(name, name if kind == "other" else ""),
+            function=_function(name, kind),
             weight=str(weight.target) if weight is not None else "",
-            biased=weight is not None and (folded is not node or (len(node.args) > 2 and node.args[2] is not None)),
+            biased=kind in LAYER_KINDS and (folded or argument_of(node, 2, "bias", None) is not None),
             kernel=shape_of(weight)[2:] if weight is not None else _pool_kernel(node, kind),
+            free=tuple(axis for axis, size in enumerate(node.meta["val"].shape) if not isinstance(size, int)),
         )
+
+    def constants_of(self, operation: Operation) -> list[str]:
+        """Names of the stored tensors that an operation reads, once each."""
+        stored = (self._stored(source) for source in _tensors_read(self._nodes[operation.name]))
+        return list(dict.fromkeys(name for name in stored if name))
+
+    def _stored(self, node: fx.Node) -> str:
+        """The name of the stored tensor that a node is, or hands on; empty for an activation."""
+        while node.name in self.identities:
+            node = source_of(node)
+        return str(node.target) if node.op == "get_attr" else ""
 
     def _value(self, node: fx.Node) -> str:
         """The name of the deployed value: a folded BatchNorm's is the layer's before it."""
@@ -205,14 +255,15 @@ class Network:
 
 def length(layout: Layout, channels: Mapping[str, int]) -> int:
     """Elements of an axis when each group keeps ``channels[group]``."""
-    return sum((_kept(segment, channels)) * segment.repeat for segment in layout)
+    return sum(_kept(segment, channels) * segment.repeat for segment in layout)
 
 
 def indices(layout: Layout, kept: Mapping[str, Tensor]) -> Tensor:
     """Which elements of a full axis remain when each group keeps the channels ``kept[group]`` (sorted indices)."""
     parts, offset = [], 0
     for segment in layout:
-        channels = kept[segment.group] if segment.group in kept else torch.arange(segment.channels)
+        given = kept.get(segment.group) if segment.group else None
+        channels = torch.arange(segment.channels) if given is None else given
         parts.append((offset + channels.unsqueeze(1) * segment.repeat + torch.arange(segment.repeat)).flatten())
         offset += segment.channels * segment.repeat
     return torch.cat(parts)
@@ -223,51 +274,60 @@ def varies(layout: Layout) -> bool:
     return any(segment.group is not None for segment in layout)
 
 
-def is_tensor(node: fx.Node) -> bool:
-    """Whether the node's value is one tensor."""
-    return isinstance(node.meta.get("val"), Tensor)
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """The node's shape, with 1 in place of the free batch dimension."""
-    return tuple(size if isinstance(size, int) else 1 for size in node.meta["val"].shape)
-
-
-def _is_activation(node: fx.Node) -> bool:
-    return node.op != "get_attr" and is_tensor(node)
-
-
 def _kept(segment: Segment, channels: Mapping[str, int]) -> int:
     return channels.get(segment.group, segment.channels) if segment.group else segment.channels
 
 
-def _argument_node(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)  # noqa: S101 - the schema of every operator asked about
-    return source
+def _tensors_read(node: fx.Node) -> list[fx.Node]:
+    """One entry each time an operator reads a tensor."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return [source for source in found if is_tensor(source)]
 
 
-def _weight_node(node: fx.Node) -> fx.Node | None:
-    weight = node.args[1]
+def _weight_node(node: fx.Node, name: str) -> fx.Node | None:
+    """The stored weight of a layer or an embedding."""
+    position = {"embedding": 0}.get(name, 1 if _KINDS.get(name) in LAYER_KINDS else None)
+    weight = None if position is None else node.args[position]
     return weight if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
 
 
+def _kind(node: fx.Node, name: str, weight: fx.Node | None) -> str:
+    kind = _KINDS.get(name, "activation" if name in _ACTIVATIONS else "other")
+    if _is_global_pool(node, name):
+        return "global_avg_pool"
+    if weight is None:  # computed, so that it is an activation like any other
+        return {"linear": "matmul", "conv": "other", "conv_transpose": "other", "embedding": "other"}.get(kind, kind)
+    return _convolution_kind(node, weight) if kind == "conv" else kind
+
+
+def _function(name: str, kind: str) -> str:
+    if kind == "other":
+        return _ONNX_NAMES.get(name, name)
+    if name in ("sub", "div"):
+        return name
+    return _ACTIVATIONS.get(name, "")
+
+
 def _folds(node: fx.Node) -> bool:
-    """A BatchNorm that is the only reader of a convolution or linear layer disappears into its weights."""
-    if operator_name(node) != "batch_norm":
+    """A BatchNorm that is the only reader of a layer, and has statistics, disappears into the layer's weights."""
+    if operator_name(node) != "batch_norm" or node.args[5] or not isinstance(node.args[3], fx.Node):
         return False
-    source = _argument_node(node)
-    if _KINDS.get(operator_name(source)) not in ("conv", "linear") or len(source.users) != 1:
+    source = source_of(node)
+    name = operator_name(source)
+    weight = _weight_node(source, name)
+    if _KINDS.get(name) not in _FOLDING or weight is None or len(source.users) != 1 or len(weight.users) != 1:
         return False
-    weight = _weight_node(source)
+    bias = argument_of(source, 2, "bias", None)
+    own = not isinstance(bias, fx.Node) or (bias.op == "get_attr" and len(bias.users) == 1)
     # BatchNorm works on axis 1, which is a linear layer's output axis only for two-dimensional inputs.
-    aligned = operator_name(source) != "linear" or len(shape_of(source)) == 2
-    return weight is not None and len(weight.users) == 1 and aligned
+    aligned = name != "linear" or len(shape_of(source)) == 2
+    grouped = _KINDS[name] == "conv_transpose" and argument_of(source, 6, "groups", 1) != 1
+    return own and aligned and not grouped
 
 
 def _convolution_kind(node: fx.Node, weight: fx.Node) -> str:
-    groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    if groups == 1:
+    if argument_of(node, 6, "groups", 1) == 1:
         return "conv"
     return "depthwise_conv" if shape_of(weight)[1] == 1 else "grouped_conv"
 
@@ -275,10 +335,10 @@ def _convolution_kind(node: fx.Node, weight: fx.Node) -> str:
 def _is_global_pool(node: fx.Node, name: str) -> bool:
     if name.startswith("adaptive_avg_pool"):
         return all(size == 1 for size in shape_of(node)[2:])
-    if name != "mean" or len(node.args) < 2:
+    dims = argument_of(node, 1, "dim", None)
+    if name != "mean" or not isinstance(dims, list | tuple):
         return False
-    rank = len(shape_of(_argument_node(node)))
-    dims: Any = node.args[1]
+    rank = len(shape_of(source_of(node)))
     return rank > 2 and sorted(dim % rank for dim in dims) == list(range(2, rank))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,9 +35,9 @@ class LayerPolicy:
     activation_bits: int | None = None
 
     def __post_init__(self) -> None:
-        if self.weight_bits not in WEIGHT_BITS:
+        if type(self.weight_bits) is not int or self.weight_bits not in WEIGHT_BITS:
             raise SpaceError(f"weight_bits is one of {WEIGHT_BITS}; got {self.weight_bits!r}")
-        if self.activation_bits not in (8, None):
+        if self.activation_bits is not None and (type(self.activation_bits) is not int or self.activation_bits != 8):
             raise SpaceError(f"activation_bits is 8 or null; got {self.activation_bits!r}")
         if self.integer != (self.activation_bits == 8):
             raise SpaceError(
@@ -73,6 +74,9 @@ class Policy:
         student: Sorted (axis, value) pairs of a student architecture; empty for the teacher's own.
         keep: Sorted (channel group, kept fraction) pairs.
         layers: Sorted (layer, how it computes) pairs.
+
+    Raises:
+        SpaceError: If a kept fraction or an axis value is out of range, or the pairs are not in canonical form.
     """
 
     student: tuple[tuple[str, AxisValue], ...] = ()
@@ -80,9 +84,19 @@ class Policy:
     layers: tuple[tuple[str, LayerPolicy], ...] = ()
 
     def __post_init__(self) -> None:
+        for name, pairs in (("student", self.student), ("keep", self.keep), ("layers", self.layers)):
+            names = [pair[0] for pair in pairs]
+            if any(type(entry) is not str for entry in names) or names != sorted(set(names)):
+                raise SpaceError(f"{name} holds every name once, as a string, sorted; got {names!r}: use Policy.build")
+        for axis, value in self.student:
+            if not _is_axis_value(value):
+                raise SpaceError(f"a student's axis takes a finite number or a string; got {value!r} for {axis!r}")
         for group, fraction in self.keep:
-            if not 0.0 < fraction < 1.0:
-                raise SpaceError(f"a kept fraction lies in (0, 1]; got {fraction!r} for group {group!r}")
+            if not _is_fraction(fraction) or fraction == 1.0:
+                raise SpaceError(f"a kept fraction lies in (0, 1], and 1 is left out; got {fraction!r} for {group!r}")
+        for name, layer in self.layers:
+            if not isinstance(layer, LayerPolicy) or layer == UNTOUCHED:
+                raise SpaceError(f"layers holds a LayerPolicy for every touched layer; got {layer!r} for {name!r}")
 
     @classmethod
     def build(
@@ -94,11 +108,20 @@ class Policy:
         """The policy of these choices, in canonical form.
 
         Raises:
-            SpaceError: If a kept fraction is outside (0, 1].
+            SpaceError: If a kept fraction is outside (0, 1], or a student is neither ``teacher`` nor axes with values.
         """
-        axes = () if student == "teacher" else _sorted(student.items())
-        kept = _sorted((group, float(fraction)) for group, fraction in (keep or {}).items() if fraction != 1.0)
-        return cls(axes, kept, _sorted((name, layer) for name, layer in (layers or {}).items() if layer != UNTOUCHED))
+        axes: Mapping[str, AxisValue] = {}
+        if isinstance(student, Mapping):
+            axes = student
+        elif student != "teacher":
+            raise SpaceError(f"a student is 'teacher' or its axes with values; got {student!r}")
+        kept = [(group, share) for group, share in (keep or {}).items() if not (_is_number(share) and share == 1.0)]
+        touched = [(name, layer) for name, layer in (layers or {}).items() if layer != UNTOUCHED]
+        return cls(
+            _sorted(axes.items()),
+            _sorted((group, float(share) if _is_number(share) else share) for group, share in kept),
+            _sorted(touched),
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -112,8 +135,8 @@ class Policy:
                 name: LayerPolicy(entry["weight_bits"], entry["activation_bits"])
                 for name, entry in data["layers"].items()
             }
-            return cls.build(data["student"], data["keep"], layers)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls.build(data["student"], dict(data["keep"]), layers)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpaceError(f"a policy has the keys student, keep and layers; got {data!r}") from error
 
     def to_json(self) -> dict[str, Any]:
@@ -126,8 +149,13 @@ class Policy:
 
     @cached_property
     def id(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
+
+        Canonical JSON has sorted keys and no spaces, and writes the numbers of a student's axes as floats: 1 and 1.0
+        are equal, and so are the policies.
+        """
+        axes = {axis: value if isinstance(value, str) else float(value) for axis, value in self.student}
+        canonical = json.dumps({**self.to_json(), "student": axes or "teacher"}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @cached_property
@@ -146,4 +174,16 @@ class Policy:
 
 
 def _sorted(pairs: Iterable[tuple[str, _Value]]) -> tuple[tuple[str, _Value], ...]:
-    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+    return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_fraction(value: object) -> bool:
+    return _is_number(value) and isinstance(value, int | float) and 0.0 < value <= 1.0
+
+
+def _is_axis_value(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))

@@ -1,8 +1,8 @@
-"""Which tensor is quantized how: the one object that calibration, the simulator, the exporter and pricing all read.
+"""Which tensor is quantized how: the one object that calibration, simulator, exporter and pricing all read.
 
-The arithmetic is ONNX's QuantizeLinear and DequantizeLinear: q = clamp(round_half_even(x / scale) + zero_point), and back
-(q - zero_point) * scale. Weights are symmetric with one scale an output channel; activations are affine ``uint8`` with one
-scale a tensor; a bias is ``int32`` with the scale input x weight.
+The arithmetic is ONNX's QuantizeLinear and DequantizeLinear: q = clamp(round_half_even(x / scale) + zero_point), and
+back (q - zero_point) * scale. Weights are symmetric with one scale an output channel; activations are affine ``uint8``
+with one scale a tensor; a bias is ``int32`` with the scale input x weight.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from kneepoint.spaces.policy import Policy
 
 Container = Literal["int2", "int4", "int8", "float16", "float32"]
 CONTAINERS: Mapping[int, Container] = {2: "int2", 4: "int4", 8: "int8", 16: "float16", 32: "float32"}
-_FOLLOWS = frozenset({"add", "concat", "max_pool", "avg_pool", "view"})
-"""Operators that ONNX Runtime runs on integers once all they touch is quantized."""
+_FOLLOWS = frozenset({"concat", "max_pool", "avg_pool", "view"})
+_CLAMPS = frozenset({"relu", "clip"})
+"""Activations that the saturation of a quantized output performs."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class WeightQuant:
         return int(2 ** (self.bits - 1) - 1)
 
 
+FLOAT_WEIGHT = WeightQuant(32, "float32")
+"""What is held as it is: layers whose bits cannot vary."""
+
+
 @dataclass(frozen=True)
 class ActivationQuant:
     """How one activation is held between kernels: ``uint8`` with one scale.
@@ -65,7 +70,7 @@ class QuantPlan:
     """Tensor to bits, scale, zero point and container.
 
     Attributes:
-        weights: By layer name; every layer of the network has an entry.
+        weights: By layer name; every layer whose bits may vary has an entry.
         activations: By value name; a value that is not here stays float.
     """
 
@@ -77,7 +82,8 @@ class QuantPlan:
         """The uncalibrated plan of ``policy``: which tensors are quantized, not yet with which scales.
 
         A value is quantized where an integer layer reads it or (after its fused activation) writes it, and where an
-        operator that can run on integers has quantized inputs only. The network's outputs stay float.
+        operator that can run on integers has quantized inputs only. The network's outputs stay float, and so does a
+        layer that reads one of them.
         """
         weights = {name: _weight(policy.layer(name).weight_bits) for name in network.layers}
         return cls(weights, {name: ActivationQuant() for name in _quantized_values(network, policy)})
@@ -85,9 +91,19 @@ class QuantPlan:
     def with_scales(self, weights: Mapping[str, Tensor], activations: Mapping[str, ActivationQuant]) -> QuantPlan:
         """The plan with calibrated scales."""
         scaled = {
-            name: replace(quant, scale=weights[name]) if name in weights else quant for name, quant in self.weights.items()
+            name: replace(quant, scale=weights[name]) if name in weights else quant
+            for name, quant in self.weights.items()
         }
         return QuantPlan(scaled, {**self.activations, **activations})
+
+
+def fused_output(network: Network, operation: Operation) -> str:
+    """The value a kernel really writes: the activation's, where one is fused behind ``operation``."""
+    readers = network.readers.get(operation.name, ())
+    alone = len(readers) == 1 and operation.name not in network.outputs
+    if alone and readers[0].kind == "activation" and readers[0].function in _CLAMPS:
+        return readers[0].name
+    return operation.name
 
 
 def _weight(bits: int) -> WeightQuant:
@@ -96,24 +112,24 @@ def _weight(bits: int) -> WeightQuant:
 
 def _quantized_values(network: Network, policy: Policy) -> list[str]:
     quantized: dict[str, None] = {}
+
+    def quantize(name: str) -> None:
+        if name not in network.outputs:
+            quantized[name] = None
+
     for operation in network.operations:
-        if operation.layer and operation.layer in network.layers and policy.layer(operation.layer).integer:
-            quantized[operation.inputs[0]] = None
-            written = fused_output(network, operation)
+        if network.varies(operation) and policy.layer(operation.layer).integer:
+            quantize(operation.inputs[0])
             if operation.kind != "linear":  # an integer linear kernel may write floats; a convolution may not
-                quantized[written] = None
+                quantize(fused_output(network, operation))
     for operation in network.operations:  # in execution order, so that one pass reaches the end of a chain
-        if operation.kind in _FOLLOWS and operation.inputs and all(name in quantized for name in operation.inputs):
-            quantized[fused_output(network, operation)] = None
-    for name in network.outputs:
-        quantized.pop(name, None)
+        if _follows(operation) and all(name in quantized for name in operation.inputs):
+            quantize(fused_output(network, operation))
     return list(quantized)
 
 
-def fused_output(network: Network, operation: Operation) -> str:
-    """The value a kernel really writes: the activation's, where one is fused behind ``operation``."""
-    readers = network.readers.get(operation.name, ())
-    if len(readers) == 1 and readers[0].kind == "activation" and readers[0].function in ("relu", "clip"):
-        if operation.name not in network.outputs:
-            return readers[0].name
-    return operation.name
+def _follows(operation: Operation) -> bool:
+    """Whether ONNX Runtime runs ``operation`` on integers once all it touches is quantized."""
+    if operation.kind == "add":  # of two tensors; a difference, or a constant, is computed in float
+        return not operation.function and len(operation.inputs) == 2
+    return operation.kind in _FOLLOWS and bool(operation.inputs)

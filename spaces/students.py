@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
 
 from kneepoint.spaces.network import Network
-from kneepoint.spaces.policy import AxisValue
-from kneepoint.spaces.surgery import cut, evenly_kept, trainable
+from kneepoint.spaces.policy import AxisValue, Policy
+from kneepoint.spaces.ranking import best_channels, rank_channels
+from kneepoint.spaces.surgery import cut, trainable
 from kneepoint.tasks.errors import SpaceError
+from kneepoint.tasks.seeding import seeded
 
 AUTO_WIDTHS = (0.75, 0.5, 0.375, 0.25)
 
@@ -49,12 +50,11 @@ class StudentFamily:
         Raises:
             SpaceError: If ``build`` raises or returns no module.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             try:
                 module = self.build(**member)
             except Exception as error:  # the user's own code
-                raise SpaceError(f"building the student {describe(member)} failed: {error}") from error
+                raise SpaceError(f"building the student {describe(member)} failed: {error!r}") from error
         if not isinstance(module, nn.Module):
             raise SpaceError(f"a student family's build returns a torch.nn.Module; got {type(module).__name__}")
         return module
@@ -66,7 +66,9 @@ def describe(member: Mapping[str, AxisValue]) -> str:
 
 
 def auto_family(teacher: Network, widths: Sequence[float] = AUTO_WIDTHS) -> StudentFamily:
-    """Narrower versions of the teacher: every prunable group keeps the same share, and starts from the teacher's weights.
+    """Narrower versions of the teacher: every prunable group keeps the same share of its channels.
+
+    A student starts from the teacher's own weights, those of the channels with the largest norms.
 
     Raises:
         SpaceError: If the teacher has no prunable channel group.
@@ -78,7 +80,7 @@ def auto_family(teacher: Network, widths: Sequence[float] = AUTO_WIDTHS) -> Stud
         )
 
     def build(width: float) -> nn.Module:
-        # A uniform stride through the channels: which ones survive hardly matters when all weights are trained again.
-        return trainable(cut(teacher, evenly_kept(teacher, width)))
+        counts = teacher.channels(Policy.build(keep=dict.fromkeys(teacher.groups, width)))
+        return trainable(cut(teacher, best_channels(rank_channels(teacher, teacher.tensors()), counts)))
 
     return StudentFamily(build, {"width": tuple(widths)}, name="auto")

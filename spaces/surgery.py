@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from kneepoint.spaces.channel_flow import Layout
-from kneepoint.spaces.network import Network, indices, length, shape_of, varies
-from kneepoint.spaces.tracing import copy_graph_module, operator_name
+from kneepoint.spaces.network import Network, indices, length, varies
+from kneepoint.spaces.tracing import copy_graph_module, operator_name, shape_of, tensors_of
 
 _DEPTHWISE_GROUPS = 6  # position of ``groups`` among a convolution's arguments
+_TRAINING_FLAGS = {"batch_norm": 5, "dropout": 2}
+"""Operators that behave differently in training, and the position of the argument that says so."""
 
 
 def cut(network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None) -> fx.GraphModule:
@@ -51,24 +52,27 @@ def cut_tensor(tensor: Tensor, layouts: tuple[Layout, ...], kept: Mapping[str, T
 
 
 def trainable(source: fx.GraphModule) -> fx.GraphModule:
-    """A copy with parameters of its own, whose BatchNorm and dropout behave as in training."""
+    """A copy with parameters of its own, whose BatchNorm and dropout follow ``train()`` and ``eval()``."""
 
     def edit(graph: fx.Graph) -> None:
+        with graph.inserting_before(next(iter(graph.nodes))):
+            mode = graph.get_attr("training")  # read from the module at every call
         for node in graph.nodes:
-            set_training(node, training=True)
+            set_training(node, mode)
 
-    named = dict(source.named_parameters(remove_duplicate=False))
     copies: dict[int, nn.Parameter] = {}  # tied parameters stay tied
-    tensors: dict[str, Tensor] = {
-        name: copies.setdefault(id(value), nn.Parameter(value.detach().clone())) for name, value in named.items()
-    }
-    tensors.update({name: value.clone() for name, value in source.named_buffers(remove_duplicate=False)})
+    tensors: dict[str, Any] = {"training": True}
+    for name, value in tensors_of(source).items():
+        if isinstance(value, nn.Parameter):
+            tensors[name] = copies.setdefault(id(value), nn.Parameter(value.detach().clone()))
+        else:
+            tensors[name] = value.clone()
     return copy_graph_module(source, edit, tensors)
 
 
-def set_training(node: fx.Node, *, training: bool) -> None:
+def set_training(node: fx.Node, training: bool | fx.Node) -> None:
     """Switch one operator between its inference and its training behaviour, in place."""
-    position = {"batch_norm": 5, "dropout": 2}.get(operator_name(node))
+    position = _TRAINING_FLAGS.get(operator_name(node))
     if position is not None:
         node.args = (*node.args[:position], training, *node.args[position + 1 :])
 
@@ -79,31 +83,16 @@ def _touched(layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> bool:
 
 def _resize(network: Network, node: fx.Node, channels: Mapping[str, int]) -> None:
     """Rewrite the sizes that the trace wrote down as constants."""
-    name = operator_name(node)
-    if node.name not in network.flow.values:
+    axis, layout = network.flow.values.get(node.name, (0, ()))
+    if not varies(layout):
         return
-    axis, layout = network.flow.values[node.name]
+    name = operator_name(node)
     size = length(layout, channels)
     if name.startswith("conv") and len(node.args) > _DEPTHWISE_GROUPS and node.args[_DEPTHWISE_GROUPS] != 1:
+        # Channels that vary behind a convolution with groups are those of a depthwise one.
         node.args = (*node.args[:_DEPTHWISE_GROUPS], size, *node.args[_DEPTHWISE_GROUPS + 1 :])
     if name in ("view", "reshape"):
         shape: Any = list(node.args[1])  # type: ignore[arg-type]  # the operator's schema says a list of sizes
-        if isinstance(shape[axis], int) and shape[axis] == shape_of(node)[axis]:
+        if shape[axis] == shape_of(node)[axis]:
             shape[axis] = size
             node.args = (node.args[0], shape, *node.args[2:])
-
-
-def evenly_kept(network: Network, fraction: float, ranking: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The channels that stay when every group keeps ``fraction``: the best-ranked ones, or the first.
-
-    Args:
-        network: Whose groups to thin out.
-        fraction: In (0, 1]; every group keeps at least one channel.
-        ranking: Channel indices from most to least important, by group.
-    """
-    kept = {}
-    for group, size in network.groups.items():
-        count = max(1, int(size * fraction + 0.5))
-        order = ranking[group] if ranking is not None else torch.arange(size)
-        kept[group] = order[:count].sort().values
-    return kept

@@ -51,7 +51,7 @@ def trace(module: nn.Module, example_input: Inputs) -> fx.GraphModule:
 
 
 def split_inputs(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a call with ``inputs``, as :meth:`kneepoint.tasks.task.Task.call` has them."""
+    """Positional and keyword arguments of a call with ``inputs``, as ``Task.call`` makes them."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
@@ -178,19 +178,26 @@ def _functional(exported: torch.export.ExportedProgram) -> fx.GraphModule:
     Writing to a tensor is a new value that every later reader sees; that is a matter of renaming, unless the tensor
     shares memory with another one. Then torch's own functionalization is asked, which costs another pass.
     """
-    module = exported.module(check_guards=False)
-    if isinstance(module, fx.GraphModule) and not _rename_mutations(module.graph):
-        module = exported.run_decompositions({}).module(check_guards=False)
-        _restore_batch_norm(module)
-    if not isinstance(module, fx.GraphModule) or not _rename_mutations(module.graph):
+    module = _module(exported)
+    if _rename_mutations(module.graph):
+        return module
+    module = _module(exported.run_decompositions({}))
+    _restore_batch_norm(module.graph)
+    if not _rename_mutations(module.graph):
         raise TypeError("it writes to tensors in a way that cannot be made functional")
     return module
 
 
-def _restore_batch_norm(module: nn.Module) -> None:
-    """torch's functionalization replaces this one operator, which everything downstream knows by its usual name."""
-    graph = module.graph
-    for node in list(graph.nodes) if isinstance(graph, fx.Graph) else []:
+def _module(exported: torch.export.ExportedProgram) -> fx.GraphModule:
+    module = exported.module(check_guards=False)
+    if not isinstance(module, fx.GraphModule):
+        raise TypeError(f"torch.export gave a {type(module).__name__} where it promises a GraphModule")
+    return module
+
+
+def _restore_batch_norm(graph: fx.Graph) -> None:
+    """Functionalization replaces this one operator, which everything downstream knows by its usual name."""
+    for node in list(graph.nodes):
         if operator_name(node) != "_native_batch_norm_legit_no_training":
             continue
         *tensors, momentum, epsilon = node.args

@@ -1,0 +1,341 @@
+"""The ``kneepoint`` command. Results go to standard output, progress and errors to standard error."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kneepoint.tasks.errors import InputError, KneepointError
+
+app = typer.Typer(
+    name="kneepoint",
+    help="Give it a trained network, its data and a list of devices; it gives back the Pareto front you can deploy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+devices_app = typer.Typer(help="Device files: what they say, and what a model costs there.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
+
+INTERRUPTED = 130
+_state = {"debug": False}
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON, and nothing else.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of one inference.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to measure.")]
+MinutesOption = Annotated[float | None, typer.Option("--minutes", help="Wall time for measuring them.")]
+
+
+@app.callback()
+def options(debug: DebugOption = False) -> None:
+    """Options of every command."""
+    _state["debug"] = debug
+
+
+def reported(command: _Command) -> _Command:
+    """Turn errors into one line on standard error and an exit code: 2 for bad input, 1 for a failed job."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **keywords: Any) -> None:
+        try:
+            command(*args, **keywords)
+        except KeyboardInterrupt:
+            _say("interrupted; nothing is lost: 'kneepoint resume DIR' goes on")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # the last place to catch anything; --debug shows where it came from
+            if _state["debug"]:
+                traceback.print_exc()
+            _say(_error_line(error))
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+
+    return wrapper  # type: ignore[return-value]  # the wrapper has the command's own signature
+
+
+@app.command()
+@reported
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/quickstart"),
+    trials: TrialsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The main job on real data that ships with scikit-learn; no network needed."""
+    from kneepoint.quickstart import run_quickstart
+
+    run_quickstart(out, trials, as_json)
+
+
+@app.command()
+@reported
+def search(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The run directory; by default runs/TASK.")] = None,
+    trials: TrialsOption = None,
+    minutes: MinutesOption = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key of the job.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search as JOB.yaml says; a run that is there already is gone on with."""
+    from kneepoint.front_door import run_file
+
+    given = [f"{key}={value}" for key, value in (("trials", trials), ("minutes", minutes)) if value is not None]
+    directory = run_file(job, out, [*(overrides or []), *given])
+    show_front(directory, None, as_json)
+
+
+@app.command()
+@reported
+def resume(
+    directory: RunArgument,
+    trials: TrialsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on after any interruption, with nothing lost and nothing measured twice."""
+    from kneepoint.front_door import resume as resume_run
+
+    budgets = {key: value for key, value in (("trials", trials), ("minutes", minutes)) if value is not None}
+    resume_run(directory, overrides=budgets)
+    show_front(directory, None, as_json)
+
+
+@app.command()
+@reported
+def front(
+    directory: RunArgument,
+    device: Annotated[str | None, typer.Option("--device", help="The front of one device of the run.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the front beside its baselines."""
+    show_front(directory, device, as_json)
+
+
+@app.command()
+@reported
+def export(
+    directory: RunArgument,
+    destination: Annotated[Path, typer.Option("--to", help="Where to write it.")],
+    pick: Annotated[str, typer.Option("--pick", help="knee, most-accurate, fastest, smallest, or an id.")] = "knee",
+    where: Annotated[
+        str | None, typer.Option("--where", help="A condition such as 'latency_ms@raspberry-pi-4b <= 3'.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="What it is for.")] = "onnxruntime",
+    as_json: JsonOption = False,
+) -> None:
+    """Write one candidate as ONNX, checked against its own scores."""
+    from kneepoint.front_door import export_from
+
+    artifact = export_from(directory, pick, where, target, destination)
+    manifest = json.loads((destination / "manifest.json").read_text())
+    if as_json:
+        _print_json({**manifest, "path": str(artifact.path)})
+        return
+    parity = artifact.parity
+    _print(
+        f"{artifact.path}: {artifact.bytes / 1e3:.1f} kB; {manifest['metric']} {parity.simulated.value:.4f} simulated, "
+        f"{parity.executed.value:.4f} in ONNX Runtime"
+    )
+
+
+@app.command()
+@reported
+def report(
+    directory: RunArgument,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Also write the front as a PNG file.")] = None,
+) -> None:
+    """Write report.html, one file that opens offline."""
+    from kneepoint.reports import write_picture, write_report
+
+    _print(str(write_report(directory)))
+    if picture is not None:
+        _print(str(write_picture(directory, picture)))
+
+
+@app.command()
+@reported
+def measure(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    threads: ThreadsOption = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of one inference.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Time to spend on timed runs.")] = 2.0,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Also score it: package.module:function or file.py:function.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="validation or test.")] = "validation",
+    as_json: JsonOption = False,
+) -> None:
+    """Time a model on this machine in ONNX Runtime, and score it on a task's data."""
+    from kneepoint.measuring import measure_model
+
+    facts = measure_model(model, threads, batch, seconds, task, split)
+    if as_json:
+        _print_json(facts)
+        return
+    _print(
+        f"{model}: median {facts['median_ms']:.4g} ms ({facts['low_ms']:.4g} to {facts['high_ms']:.4g}, "
+        f"{facts['runs']} runs, {threads} thread(s), batch {batch}), {facts['bytes'] / 1e3:.1f} kB"
+    )
+    if "score" in facts:
+        error = facts["score"]["error"]
+        _print(f"{facts['metric']} on {split}: {facts['score']['value']:.4f}" + (f" ± {error:.4f}" if error else ""))
+
+
+@devices_app.command("list")
+@reported
+def list_devices(as_json: JsonOption = False) -> None:
+    """The devices that are known here."""
+    from kneepoint.hardware_models.devices import list_devices, load_device
+
+    devices = [load_device(name) for name in list_devices()]
+    if as_json:
+        _print_json([_summary(device) for device in devices])
+        return
+    table = Table("device", "runtime", "threads", "int8 / fp32 convolutions", "relative error", box=None)
+    for device in devices:
+        rates = device.rates.get("conv", {})
+        gain = f"{rates['int8'] / rates['fp32']:.1f}x" if {"int8", "fp32"} <= rates.keys() else "-"
+        version = f"{device.runtime} {device.runtime_version}"
+        table.add_row(device.name, version, str(device.threads), gain, f"{device.relative_error:.0%}")
+    _print(table)
+
+
+@devices_app.command("show")
+@reported
+def show_device(
+    device: Annotated[str, typer.Argument(metavar="D", help="A name, or the path of a device file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Every number of a device file, with its source."""
+    from kneepoint.hardware_models.devices import load_device
+
+    loaded = load_device(device)
+    content = loaded.model_dump(mode="json")
+    if as_json:
+        _print_json({**content, "digest": loaded.digest})
+        return
+    table = Table("what", "value", "source", title=loaded.name, caption=loaded.description, show_lines=True)
+    for key, value in content.items():
+        if key not in ("name", "description", "sources"):
+            table.add_row(key, _plain(value), loaded.sources.get(key, ""))
+    _print(table)
+
+
+@devices_app.command("estimate")
+@reported
+def estimate(
+    device: Annotated[str, typer.Argument(metavar="D", help="A name, or the path of a device file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """What a model costs on a device, kernel by kernel, with what could not be priced and why."""
+    from kneepoint.hardware_models.cost_model import CostModel
+    from kneepoint.hardware_models.devices import load_device
+    from kneepoint.hardware_models.onnx_reader import read_onnx
+    from kneepoint.hardware_models.workload import Workload
+
+    described = load_device(device)
+    priced = described.at_threads(threads)
+    cost = CostModel(priced).cost(Workload.of(read_onnx(model), priced.fusion))
+    if as_json:
+        _print_json(cost.to_json())
+        return
+    table = Table("kernel", "kind", "ms", "priced", "why", box=None)
+    for kernel in cost.kernels:
+        table.add_row(
+            kernel.name, kernel.kind, f"{kernel.latency_ms:.4g}", "yes" if kernel.priced else "NO", kernel.why
+        )
+    _print(table)
+    energy = "unknown" if cost.energy_mj is None else f"{cost.energy_mj:.4g} mJ"
+    _print(
+        f"{priced.name}, {threads} thread(s) (described for {described.threads}): {cost.latency_ms:.4g} ms "
+        f"± {cost.latency_ms_error:.2g}, energy {energy}, peak memory {cost.peak_memory_bytes / 1e6:.3g} MB, stored "
+        f"{cost.storage_bytes / 1e6:.3g} MB, coverage {cost.coverage:.0%}"
+    )
+
+
+def show_front(directory: Path, device: str | None, as_json: bool) -> None:
+    """Print a run's front as a table, or the content of ``front.json``."""
+    from kneepoint.reports import RunView, front_table, summary_lines
+    from kneepoint.search.front_file import device_front, read_front
+    from kneepoint.search.run_directory import RunDirectory
+
+    content = RunDirectory(directory).read_front()
+    shown = device_front(read_front(content), device)
+    if as_json:
+        _print_json({**content, "shown": {"device": device, "ids": [candidate.id for candidate in shown]}})
+        return
+    view = RunView.read(directory)
+    _print(front_table(view, device))
+    for line in summary_lines(view):
+        _print(line)
+
+
+def main() -> None:
+    """The entry point of the ``kneepoint`` command."""
+    try:
+        code = app(standalone_mode=False)
+    except BrokenPipeError:  # the reader, a pager or head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # typer's own errors have no public type; they say what was typed wrong
+        if not hasattr(error, "format_message"):
+            raise
+        _say(f"error: {error.format_message()} ('kneepoint --help' lists commands and options)")
+        code = 2
+    sys.exit(code or 0)
+
+
+def _summary(device: Any) -> dict[str, Any]:
+    keys = ("name", "description", "runtime", "runtime_version", "threads", "relative_error")
+    return {key: getattr(device, key) for key in keys}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(
+            f"{key}: {json.dumps(entry) if isinstance(entry, dict) else entry}" for key, entry in value.items()
+        )
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _error_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return (
+        f"error: {text}"
+        if isinstance(error, KneepointError)
+        else f"error: {type(error).__name__}: {text} (--debug shows where)"
+    )
+
+
+def _print(what: Any) -> None:
+    console = Console(soft_wrap=isinstance(what, str))
+    if isinstance(what, str):
+        console.print(what, markup=False, highlight=False)
+    else:
+        console.print(what)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, allow_nan=False))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""How much of a search is left: trials and minutes."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+RECENT = 15
+"""Trials whose median time is the estimate; the first ones, which train students, soon drop out of it."""
+
+
+class Budget:
+    """Trials and wall time for measuring candidates.
+
+    Time counts over all processes that worked on a run, by what the log says its trials took; so a run that spent its
+    minutes and is resumed goes on to its finalists.
+
+    Args:
+        trials: Candidates to measure.
+        minutes: For measuring them, or None for no limit.
+    """
+
+    def __init__(self, trials: int, minutes: float | None) -> None:
+        self.trials = trials
+        self.seconds = None if minutes is None else 60.0 * minutes
+        self.measured = 0
+        self.elapsed = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def spend(self, seconds: float) -> None:
+        """Count one candidate and the time since the last one."""
+        self.measured += 1
+        self.elapsed += seconds
+        self._recent.append(seconds)
+
+    @property
+    def spent(self) -> bool:
+        """Whether to stop. One candidate is measured in any case, so that there is something to show."""
+        out_of_time = self.seconds is not None and self.elapsed >= self.seconds
+        return self.measured >= self.trials or (self.measured > 0 and out_of_time)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate, from the median of the recent trials; None before there is one to go by."""
+        by_time = None if self.seconds is None else max(0.0, self.seconds - self.elapsed)
+        if not self._recent:
+            return by_time
+        by_trials = statistics.median(self._recent) * (self.trials - self.measured)
+        return by_trials if by_time is None else min(by_trials, by_time)

@@ -1,0 +1,73 @@
+"""Sets of points, all losses minimized: which are not dominated, and how much they cover."""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+
+
+def non_dominated(table: Matrix) -> list[int]:
+    """The rows that no other row dominates, in order.
+
+    Args:
+        table: Shape (points, losses). Rows with a NaN or an infinity are never part of the answer; of equal rows the
+            first is.
+    """
+    finite = np.flatnonzero(np.isfinite(table).all(axis=1))
+    if len(finite) == 0:
+        return []
+    kept = moocore.is_nondominated(_two_columns(table[finite]), keep_weakly=False)
+    return [int(row) for row in finite[kept]]
+
+
+def hypervolume(table: Matrix) -> float:
+    """The volume that the rows of ``table`` dominate within the unit box, in [0, 1].
+
+    Args:
+        table: Shape (points, losses), 0 the ideal and 1 the reference point. Rows that are not below 1 in every loss,
+            and rows that are not finite, add nothing; losses below 0 count as 0.
+    """
+    inside = _two_columns(np.maximum(table[_inside(table)], 0.0))
+    return float(moocore.hypervolume(inside, ref=1.0)) if len(inside) else 0.0
+
+
+def contributions(table: Matrix) -> Matrix:
+    """What each row alone adds to the hypervolume; 0 for dominated rows and those outside the unit box.
+
+    Of equal rows none adds anything, because the other one stays.
+
+    Args:
+        table: As for :func:`hypervolume`.
+
+    Returns:
+        Shape (points,); the sum is at most the hypervolume.
+    """
+    added = np.zeros(len(table))
+    inside = _inside(table)
+    if inside.any():
+        added[inside] = moocore.hv_contributions(_two_columns(np.maximum(table[inside], 0.0)), ref=1.0)
+    return np.maximum(added, 0.0)  # rounding can leave a tiny negative number
+
+
+def largest_contributors(table: Matrix, count: int) -> list[int]:
+    """The ``count`` rows that together cover most, in order: the one that adds least is dropped until few enough stay.
+
+    The greedy drop is that of Beume, Naujoks & Emmerich 2007 (SMS-EMOA), one point at a time.
+    """
+    remaining = list(range(len(table)))
+    while len(remaining) > count:
+        remaining.pop(int(np.argmin(contributions(table[remaining]))))
+    return remaining
+
+
+def _inside(table: Matrix) -> npt.NDArray[np.bool_]:
+    """Which rows are finite and better than the reference point in every loss."""
+    return np.asarray(np.isfinite(table).all(axis=1) & (table < 1.0).all(axis=1))
+
+
+def _two_columns(table: Matrix) -> Matrix:
+    """A single loss with a second one that is ideal everywhere: moocore takes two and more."""
+    return table if table.shape[1] > 1 else np.hstack([table, np.zeros_like(table)])

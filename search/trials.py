@@ -1,0 +1,115 @@
+"""What a run measures: the log where it knows the answer, the evaluator where it does not, and the job's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from kneepoint.compression.compressor import Report
+from kneepoint.search.axis import Axis
+from kneepoint.search.evaluator import Evaluator, build_candidate
+from kneepoint.search.front import Candidate, Front
+from kneepoint.search.job import Job
+from kneepoint.search.record import Fidelity, Record
+from kneepoint.search.run_directory import RunDirectory
+from kneepoint.spaces.joint_space import Choice
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import JobFailed
+from kneepoint.tasks.metrics import Score
+
+TEACHER = "teacher fp32"
+
+
+class Trials:
+    """The trials of one run; the first of them is the teacher, which fixes the scales.
+
+    Args:
+        job: What decides, and what must hold.
+        directory: Of the run.
+        report: Progress of long steps.
+
+    Attributes:
+        job: As given.
+        log: Of all trials.
+        evaluator: Measures what is not in the log.
+        teacher: Scores of the fp32 teacher.
+        axes: The objectives with their scales.
+
+    Raises:
+        JobFailed: If the teacher cannot be measured.
+    """
+
+    def __init__(self, job: Job, directory: RunDirectory, report: Report | None = None) -> None:
+        self.job = job
+        self.log = directory.log()
+        self.evaluator = Evaluator(job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report)
+        self.teacher = self._teacher()
+        self.axes = [
+            Axis(entry.name, entry.direction, entry.unit, entry.scale(job.task, self.teacher[entry.name]))
+            for entry in job.objectives
+        ]
+        self._directions = {entry.name: entry.direction for entry in job.scored}
+
+    def measure(
+        self,
+        policy: Policy,
+        fidelity: Fidelity,
+        baseline: str | None = None,
+        parameters: dict[str, Choice] | None = None,
+    ) -> Record:
+        """The record of ``policy``: the log's, or a new one that is durable when this returns.
+
+        Raises:
+            InputError: If the job is wrong rather than the candidate, or the log cannot be written.
+        """
+        record = self.log.find(policy.id, fidelity)
+        if record is None:
+            record = self.evaluator.evaluate(policy, fidelity, baseline, parameters)
+            self.log.append(record)
+        return record
+
+    def proposed(self) -> list[Record]:
+        """The records of the sampler's proposals, in the order they ended."""
+        return [record for record in self.log.records if record.baseline is None and record.parameters is not None]
+
+    def candidate(self, record: Record) -> Candidate:
+        """A record of a success as a candidate.
+
+        Raises:
+            ValueError: If the record is of a failure.
+        """
+        if record.scores is None:
+            raise ValueError(f"{record.id} failed, so it is no candidate: {record.error}")
+        return Candidate(
+            id=record.policy.id,
+            policy=record.policy,
+            scores=record.scores,
+            fidelity=record.fidelity,
+            feasible=self.job.constraints.holds(record.values, self.teacher_values, self._directions),
+            build=partial(build_candidate, self.evaluator, record),
+        )
+
+    def candidates(self, records: Iterable[Record]) -> list[Candidate]:
+        """Those of the successes among ``records``."""
+        return [self.candidate(record) for record in records if record.scores is not None]
+
+    def front(self, candidates: Sequence[Candidate]) -> Front:
+        """The front of the feasible ones."""
+        return Front([one for one in candidates if one.feasible], self.axes, self.teacher_values)
+
+    def violations(self, record: Record) -> list[float]:
+        """By how much each comparison of the constraints is missed; empty for a failure."""
+        if record.scores is None:
+            return []
+        return self.job.constraints.violations(record.values, self.teacher_values, self._directions)
+
+    @property
+    def teacher_values(self) -> dict[str, float]:
+        """The teacher's score values by objective."""
+        return {name: score.value for name, score in self.teacher.items()}
+
+    def _teacher(self) -> dict[str, Score]:
+        record = self.measure(Policy.build(), "ptq", baseline=TEACHER)
+        if record.scores is None:
+            raise JobFailed(f"the teacher itself cannot be measured: {record.error}")
+        return dict(record.scores)

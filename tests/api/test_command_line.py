@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kneepoint.search.driver import Driver
+
+Command = Callable[..., Any]
+
+
+def one_line(err: str) -> str:
+    """The last line of standard error, which must be the only error line."""
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_search_prints_the_front_and_fills_the_directory(command: Command, folder: Path) -> None:
+    done = command("search", folder / "job.yaml", "--out", folder / "searched", "--trials", 4)
+    assert done.code == 0
+    assert "tiny: the front" in done.out
+    assert "hypervolume" in done.out
+    assert "searching" in done.err
+    names = {path.name for path in (folder / "searched").iterdir()}
+    assert names >= {"job.yaml", "trials.jsonl", "study.db", "front.json", "students", "artifacts", "report.html"}
+
+
+def test_json_is_all_there_is_on_standard_output(command: Command, finished: Path) -> None:
+    done = command("front", finished, "--json")
+    content = json.loads(done.out)
+    assert content == {**json.loads((finished / "front.json").read_text()), "shown": content["shown"]}
+    assert content["shown"] == {"device": None, "ids": content["fronts"]["all"]}
+    assert done.err == ""
+
+
+def test_the_front_of_a_device(command: Command, finished: Path) -> None:
+    content = json.loads(command("front", finished, "--device", "raspberry-pi-4b", "--json").out)
+    assert sorted(content["shown"]["ids"]) == sorted(content["fronts"]["raspberry-pi-4b"])
+    refused = command("front", finished, "--device", "raspberry-pi-4")
+    assert refused.code == 2
+    assert "did you mean 'raspberry-pi-4b'" in one_line(refused.err)
+
+
+def test_resume_of_a_finished_run_measures_nothing(command: Command, finished: Path) -> None:
+    before = (finished / "trials.jsonl").read_bytes(), (finished / "front.json").read_bytes()
+    assert command("resume", finished).code == 0
+    assert before == ((finished / "trials.jsonl").read_bytes(), (finished / "front.json").read_bytes())
+
+
+def test_export_of_the_smallest(command: Command, finished: Path, tmp_path: Path) -> None:
+    done = command("export", finished, "--pick", "smallest", "--to", tmp_path / "deploy", "--json")
+    manifest = json.loads(done.out)
+    front = json.loads((finished / "front.json").read_text())
+    sizes = {
+        entry["id"]: entry["scores"]["size_mb"]["value"]
+        for entry in front["candidates"]
+        if entry["id"] in front["fronts"]["all"]
+    }
+    assert manifest["policy_id"] == min(sizes, key=lambda name: sizes[name])
+    assert (tmp_path / "deploy" / "model.onnx").stat().st_size == manifest["bytes"]
+    assert abs(manifest["executed"]["value"] - manifest["simulated"]["value"]) <= 0.005
+
+
+def test_export_says_what_it_wrote(command: Command, finished: Path, tmp_path: Path) -> None:
+    done = command("export", finished, "--where", "size_mb <= 1", "--to", tmp_path / "deploy")
+    assert done.code == 0
+    assert "simulated" in done.out
+    assert "in ONNX Runtime" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--pick", "ffffffff"), "names no candidate"),
+        (("--where", "size_mb <= 0"), "no candidate of the front meets 'size_mb <= 0'; nearest:"),
+        (("--where", "size <= 1"), "did you mean 'size_mb'"),
+        (("--target", "onnxruntim"), "did you mean 'onnxruntime'"),
+    ],
+)
+def test_export_refuses(
+    command: Command, finished: Path, tmp_path: Path, arguments: tuple[str, ...], text: str
+) -> None:
+    done = command("export", finished, *arguments, "--to", tmp_path / "deploy")
+    assert done.code == 2
+    assert text in one_line(done.err)
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_report_is_written(command: Command, finished: Path) -> None:
+    (finished / "report.html").unlink()
+    assert command("report", finished).out.strip() == str(finished / "report.html")
+    assert (finished / "report.html").stat().st_size > 1e6
+
+
+def test_measure_times_and_scores(command: Command, finished: Path, folder: Path) -> None:
+    (model, *_) = (finished / "artifacts").glob("*.onnx")
+    reference = f"{folder / 'tiny_task.py'}:task"
+    facts = json.loads(command("measure", model, "--seconds", "0.05", "--task", reference, "--json").out)
+    assert facts["bytes"] == model.stat().st_size
+    assert 0 < facts["low_ms"] <= facts["median_ms"] <= facts["high_ms"]
+    manifest = json.loads(model.with_suffix(".json").read_text())
+    assert facts["score"] == manifest["executed"]
+    shown = command("measure", model, "--seconds", "0.05", "--task", reference, "--split", "test")
+    assert "accuracy on test" in shown.out
+    assert "median" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("front", "nowhere"), "there is no front in nowhere"),
+        (("report", "nowhere"), "nowhere"),
+        (("resume", "nowhere"), "there is none in nowhere"),
+        (("measure", "nowhere.onnx"), "there is none at nowhere.onnx"),
+        (("search", "nowhere.yaml"), "there is no job file nowhere.yaml"),
+        (("devices", "show", "raspbery-pi-4b"), "did you mean 'raspberry-pi-4b'"),
+        (("devices", "show", "this-machine"), "devices calibrate"),
+        (("devices", "estimate", "x86-server", "nowhere.onnx"), "nowhere.onnx"),
+        (("frond", "x"), "No such command"),
+        (("front",), "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(command: Command, arguments: tuple[str, ...], text: str) -> None:
+    done = command(*arguments)
+    assert done.code == 2
+    assert text in one_line(done.err)
+    assert done.out == ""
+
+
+def test_debug_adds_the_traceback(command: Command) -> None:
+    assert "Traceback" not in command("front", "nowhere").err
+    assert "Traceback" in command("--debug", "front", "nowhere").err
+
+
+def test_an_unexpected_error_is_one_line_too(command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("kneepoint.command_line.show_front", fails)
+    done = command("front", finished)
+    assert done.code == 1
+    assert one_line(done.err) == "error: ZeroDivisionError: two lines (--debug shows where)"
+
+
+def test_an_interrupt_exits_with_130_and_names_the_way_on(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Driver.run
+
+    def interrupted(self: Driver) -> None:
+        original(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Driver, "run", interrupted)
+    done = command("search", folder / "job.yaml", "--out", folder / "interrupted", "--trials", 2)
+    assert done.code == 130
+    assert "kneepoint resume" in done.err
+    assert (folder / "interrupted" / "report.html").exists()
+
+
+def test_devices_are_listed_shown_and_estimated(command: Command, finished: Path) -> None:
+    listed = json.loads(command("devices", "list", "--json").out)
+    assert {"raspberry-pi-4b", "x86-server"} <= {entry["name"] for entry in listed}
+    assert "raspberry-pi-4b" in command("devices", "list").out
+    shown = json.loads(command("devices", "show", "raspberry-pi-4b", "--json").out)
+    assert shown["sources"].keys() >= {"rates", "bandwidth_gb_s"}
+    assert "MLPerf" in command("devices", "show", "raspberry-pi-4b").out
+    (model, *_) = (finished / "artifacts").glob("*.onnx")
+    estimates = {
+        threads: json.loads(
+            command("devices", "estimate", "raspberry-pi-4b", model, "--threads", threads, "--json").out
+        )
+        for threads in (1, 4)
+    }
+    assert estimates[1]["latency_ms"] > estimates[4]["latency_ms"]
+    sizes = {"peak_memory_bytes", "storage_bytes"}
+    assert (
+        estimates[4].keys() == {"device", "latency_ms", "latency_ms_error", "energy_mj", "coverage", "kernels"} | sizes
+    )
+    front = json.loads((finished / "front.json").read_text())
+    member = next(entry for entry in front["candidates"] if entry["artifact"] == f"artifacts/{model.name}")
+    predicted = member["scores"]["latency_ms@raspberry-pi-4b"]["value"]
+    assert estimates[4]["latency_ms"] == pytest.approx(predicted)
+    assert estimates[4]["storage_bytes"] == pytest.approx(1e6 * member["scores"]["size_mb"]["value"])
+    assert "coverage 100%" in command("devices", "estimate", "raspberry-pi-4b", model).out
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "kneepoint", "--help"], capture_output=True, text=True, check=True)
+    assert "quickstart" in done.stdout

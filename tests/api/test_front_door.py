@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import kneepoint as kp
+from kneepoint.front_door import export_from, open_front, resume
+from kneepoint.tasks.errors import InputError, JobError, RunError
+
+ROOT = Path(__file__).parents[2]
+FAST = kp.CompressionSettings(
+    student=kp.Distillation(steps=10, learning_rate=1e-3), recovery=kp.Distillation(steps=3, learning_rate=1e-3)
+)
+
+
+@pytest.fixture(scope="module")
+def user(folder: Path) -> ModuleType:
+    """The user's module."""
+    spec = importlib.util.spec_from_file_location("tiny_user", folder / "tiny_task.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny_user"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def result(user: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> kp.Result:
+    """A search through Python, with a function and a class as objectives."""
+
+    class Depth(kp.Objective):
+        name = "layers_in_8_bits"
+        direction = "minimize"
+
+        def score(self, view: kp.View) -> kp.Score:
+            return kp.Score(float(sum(layer.weight_bits == 8 for _, layer in view.policy.layers)))
+
+    task = user.task()
+    space = kp.joint_space(task, students=None)
+    objectives = [kp.Accuracy(), kp.Latency("x86-server"), kp.Size(), user.share_of_zero, Depth()]
+    out = tmp_path_factory.mktemp("python") / "run"
+    return kp.search(task, space, objectives, trials=5, out=out, settings=FAST, progress=False)  # type: ignore[no-any-return, operator]  # the room is callable
+
+
+def test_the_front_holds_every_objective(result: kp.Result) -> None:
+    names = {"accuracy", "latency_ms@x86-server", "size_mb", "share_of_zero", "layers_in_8_bits"}
+    assert len(result.front) >= 1
+    assert all(candidate.scores.keys() == names for candidate in result.front)
+    assert result.fronts.keys() == {"x86-server"}
+    assert len(result.front.to_frame()) == len(result.front)
+    assert {"teacher fp32", "uniform 8-bit", "random policies"} <= result.baselines.keys()
+
+
+def test_export_of_a_candidate(result: kp.Result, tmp_path: Path) -> None:
+    artifact = kp.export(result.front.pick("knee"), tmp_path / "deploy")
+    assert artifact.parity.executed.value == pytest.approx(artifact.parity.simulated.value, abs=0.005)
+    manifest = json.loads((tmp_path / "deploy" / "manifest.json").read_text())
+    assert manifest["scores"]["size_mb"] == result.front.knee().scores["size_mb"].to_json()
+
+
+def test_a_front_read_from_disk_equals_the_live_one(result: kp.Result) -> None:
+    front = open_front(result.directory)
+    assert list(front) == list(result.front)
+    assert front.hypervolume == pytest.approx(result.front.hypervolume)
+    with pytest.raises(InputError, match="cannot be rebuilt"):
+        kp.export(front.knee(), result.directory / "nowhere")
+
+
+def test_the_same_call_goes_on_with_its_run(result: kp.Result, user: ModuleType) -> None:
+    with pytest.raises(JobError, match="only the same"):
+        resume(result.directory, progress=False)
+    task = user.task()
+    with pytest.raises(RunError, match="objectives differs"):
+        kp.search(task, kp.joint_space(task, students=None), ["accuracy"], out=result.directory)  # type: ignore[operator]  # the room is callable
+
+
+def test_export_from_a_run_of_a_file(finished: Path, tmp_path: Path) -> None:
+    artifact = export_from(finished, "most-accurate", None, "onnxruntime", tmp_path / "deploy")
+    best = max(candidate.values["accuracy"] for candidate in open_front(finished))
+    assert artifact.parity.simulated.value == pytest.approx(best)
+
+
+def test_the_same_seed_gives_the_same_front(folder: Path, finished: Path, tmp_path: Path) -> None:
+    from kneepoint.front_door import run_file
+
+    run_file(folder / "job.yaml", tmp_path / "again", progress=False)
+    assert (tmp_path / "again" / "front.json").read_text() == (finished / "front.json").read_text()
+
+
+def test_a_cluster_is_refused_clearly(user: ModuleType) -> None:
+    with pytest.raises(JobError, match="ray= must be None"):
+        kp.search(None, None, [], ray="auto")  # type: ignore[operator]  # the room is callable
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "own_network.py"
+    command = [sys.executable, str(script), "--trials", "6", "--out", "run", "--deploy", "deploy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "in ONNX Runtime" in done.stdout
+    assert (tmp_path / "deploy" / "model.onnx").exists()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kneepoint.front_door import run_file
+from kneepoint.job_file import default_threads, parse_job, read_job_file, resolve_job, resumable
+from kneepoint.tasks.errors import DeviceError, InputError, JobError, ObjectiveError, RunError, SpaceError, TaskError
+
+MINIMAL = {"task": "tiny_task.py:task", "objectives": ["accuracy"]}
+
+
+def test_defaults_are_those_of_the_call(folder: Path) -> None:
+    job = resolve_job(parse_job({**MINIMAL, "space": {"students": None}}, "job"), folder)
+    assert job.trials == 100
+    assert job.threads == default_threads() == 1
+    assert job.space.students is None
+    assert job.references["task"] == f"{(folder / 'tiny_task.py').resolve()}:task"
+
+
+def test_overrides_reach_sections(folder: Path) -> None:
+    job = read_job_file(folder / "job.yaml", ["trials=3", "training.student_steps=7", "space.weight_bits=[4, 8]"])
+    assert (job.trials, job.training.student_steps, job.space.weight_bits) == (3, 7, [4, 8])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"objectivs": []}, "unknown key 'objectivs'; did you mean 'objectives'"),
+        ({"space": {"weight_bit": [8]}}, "unknown key 'space.weight_bit'; did you mean 'weight_bits'"),
+        ({"objectives": []}, "objectives: List should have at least 1 item"),
+        ({"trials": "many"}, "trials: Input should be a valid integer; got 'many'"),
+        ({"training": {"alpha": 2.0}}, "training.alpha: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(change: dict[str, object], text: str) -> None:
+    with pytest.raises(JobError, match=r"^job: ") as caught:
+        parse_job({**MINIMAL, **change}, "job")
+    assert text in str(caught.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(JobError, match="the key 'task' is missing"):
+        parse_job({"objectives": ["accuracy"]}, "job")
+
+
+@pytest.mark.parametrize("override", ["trials", "=3", "task.deep=1", "trials=[1"])
+def test_a_malformed_override_is_refused(folder: Path, override: str) -> None:
+    with pytest.raises(JobError, match="--set"):
+        read_job_file(folder / "job.yaml", [override])
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(JobError, match=r"job\.yaml must"):
+        read_job_file(tmp_path / "job.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "text"),
+    [
+        (["task=tiny_task.py:nan_task"], TaskError, "NaN"),
+        (["task=tiny_task.py:empty_task"], TaskError, "validation"),
+        (["task=tiny_task.py:raising_task"], TaskError, "metric broke"),
+        (["task=tiny_task.py:no_task"], JobError, "must return a kneepoint.Task; it returned int"),
+        (["task=tiny_task.py:tusk"], JobError, "did you mean 'task'"),
+        (["task=nowhere.py:task"], JobError, "there is no file"),
+        (["objectives=[accuracy, latency_ms@raspbery-pi-4b]"], DeviceError, "did you mean 'raspberry-pi-4b'"),
+        (["objectives=[acuracy]"], ObjectiveError, "did you mean 'accuracy'"),
+        (["objectives=[accuracy, accuracy]"], ObjectiveError, "'accuracy' is there twice"),
+        (["constraints=['accuracy_drop < lots']"], ObjectiveError, "a condition reads like"),
+        (["constraints=['sise_mb <= 1']"], ObjectiveError, "did you mean 'size_mb'"),
+        (["sampler=nsga"], JobError, "did you mean 'nsga2'"),
+        (["trials=0"], JobError, "trials is a whole number of at least 1"),
+        (["minutes=-1"], JobError, "minutes is above 0"),
+        (["threads=-1"], JobError, "threads is a whole number of at least 1"),
+        (["space.weight_bits=[5]"], SpaceError, "weight_bits is one or more of"),
+        (["space.keep=[0.0]"], SpaceError, "keep is one or more fractions"),
+    ],
+)
+def test_bad_input_leaves_no_run_behind(
+    folder: Path, tmp_path: Path, overrides: list[str], kind: type[InputError], text: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        run_file(folder / "job.yaml", tmp_path / "run", overrides, progress=False)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_constraint_nobody_meets_ends_the_run_and_names_the_nearest(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no candidate of 3 meets size_mb <= 1e-06; nearest: \w+ \(size_mb = "):
+        run_file(
+            folder / "job.yaml", tmp_path / "run", ["trials=3", "constraints=['size_mb <= 1e-06']"], progress=False
+        )
+    assert (tmp_path / "run" / "trials.jsonl").exists()
+
+
+def test_a_directory_with_another_job_is_refused(folder: Path, finished: Path) -> None:
+    before = (finished / "job.yaml").read_bytes()
+    with pytest.raises(RunError, match=r"holds the run of another job \(seed differs\)"):
+        run_file(folder / "job.yaml", finished, ["seed=1"], progress=False)
+    assert (finished / "job.yaml").read_bytes() == before
+
+
+def test_objectives_may_be_references(folder: Path) -> None:
+    content = {**MINIMAL, "objectives": ["accuracy", "tiny_task.py:share_of_zero"], "space": {"students": None}}
+    job = resolve_job(parse_job(content, "job"), folder)
+    assert [(entry.name, entry.direction) for entry in job.objectives] == [
+        ("accuracy", "maximize"),
+        ("share_of_zero", "minimize"),
+    ]
+    assert resumable(job.to_json()).objectives == ["accuracy", f"{(folder / 'tiny_task.py').resolve()}:share_of_zero"]
+
+
+def test_a_run_of_objects_cannot_be_resumed_from_its_file() -> None:
+    with pytest.raises(JobError, match=r"call it with the same out= to resume"):
+        resumable({"schema": "kneepoint.job/1", "task": None})

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kneepoint.compression import compressor as compressor_module
+from kneepoint.compression.compressed import CompressedNetwork, with_tensors
+from kneepoint.compression.compressor import Compressor
+from kneepoint.compression.distillation import distill
+from kneepoint.compression.pruning import channel_ranking, kept_channels
+from kneepoint.compression.student_store import StudentStore, store_tensors
+from kneepoint.spaces.joint_space import joint_space
+from kneepoint.spaces.policy import LayerPolicy, Policy
+from kneepoint.spaces.tracing import tensors_of
+from kneepoint.tasks.errors import RunError, SpaceError, TaskError
+from kneepoint.tasks.task import Task
+
+CompressorOf = Callable[..., Compressor]
+
+
+def policies(compressor: Compressor) -> dict[str, Policy]:
+    space = compressor.space
+    return {
+        "float": Policy.build(),
+        "8": space.policy(space.uniform(bits=8)),
+        "4 pruned": space.policy(space.uniform(bits=4, keep=0.5)),
+        "student": Policy.build({"width": 0.5}),
+        "student 8 pruned": space.policy(space.uniform("width=0.5", 8, 0.5)),
+        "other student": Policy.build({"width": 0.25}),
+    }
+
+
+def content(compressed: CompressedNetwork) -> dict[str, Tensor]:
+    scales = {
+        f"scale of {key}": quant.scale for key, quant in compressed.plan.weights.items() if quant.scale is not None
+    }
+    return {**tensors_of(compressed.folded), **scales, **{f"kept {key}": rows for key, rows in compressed.kept.items()}}
+
+
+def assert_same(a: CompressedNetwork, b: CompressedNetwork) -> None:
+    assert a.plan.activations == b.plan.activations
+    first, second = content(a), content(b)
+    assert first.keys() == second.keys()
+    assert [key for key, value in first.items() if not torch.equal(value, second[key])] == []
+
+
+def test_networks_depend_on_the_seed_and_not_on_what_was_made_before(compressor_of: CompressorOf) -> None:
+    one, other = compressor_of("vision", folder="one"), compressor_of("vision", folder="other")
+    wanted = policies(one)
+    first = {key: one.compress(policy) for key, policy in wanted.items()}
+    first["recovered"] = one.recover(first["8"])
+    second = {"recovered": other.recover(other.compress(wanted["8"]))}
+    torch.manual_seed(99)
+    second.update({key: other.compress(policy) for key, policy in reversed(wanted.items())})
+    for key, compressed in first.items():
+        assert_same(compressed, second[key])
+
+
+def test_another_seed_gives_other_students_and_leaves_the_first_ones_alone(compressor_of: CompressorOf) -> None:
+    one = compressor_of("vision", 0)
+    student = policies(one)["student"]
+    before = {key: value.clone() for key, value in content(one.compress(student)).items()}
+    other = compressor_of("vision", 1).compress(student)
+    assert any(not torch.equal(value, before[key]) for key, value in content(other).items())
+    again = content(one.compress(student))
+    assert all(torch.equal(value, before[key]) for key, value in again.items())
+    pruned = Policy.build({"width": 0.5}, {"stem": 0.5})
+    assert_same(one.compress(pruned), compressor_of("vision", 0).compress(pruned))
+
+
+def test_the_teacher_is_never_changed(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    before = {key: value.clone() for key, value in compressor.task.model.state_dict().items()}
+    for policy in policies(compressor).values():
+        compressor.recover(compressor.compress(policy))
+    assert all(torch.equal(value, before[key]) for key, value in compressor.task.model.state_dict().items())
+    assert not compressor.task.model.training
+
+
+def test_students_are_trained_once(compressor_of: CompressorOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*args: Any) -> list[float]:
+        calls.append(1)
+        return distill(*args)
+
+    monkeypatch.setattr(compressor_module, "distill", counted)
+    student = Policy.build({"width": 0.5})
+    first = compressor_of("vision")
+    for policy in (student, policies(first)["student 8 pruned"], student):
+        first.compress(policy)
+    assert len(calls) == 1
+    second = compressor_of("vision")  # another process, on the same folder
+    assert_same(second.compress(student), first.compress(student))
+    second.compress(Policy.build({"width": 0.25}))
+    assert len(calls) == 2
+
+
+def test_a_student_is_measured_with_its_statistics_and_not_with_the_batch(compressor_of: CompressorOf) -> None:
+    module = compressor_of("vision").compress(Policy.build({"width": 0.5})).module
+    x = torch.randn(6, 1, 8, 8)
+    torch.testing.assert_close(module(x)[:1], module(x[:1]))
+
+
+def test_a_pruned_network_has_the_channels_it_kept(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    compressed = compressor.compress(Policy.build(keep={"late": 0.5}))
+    assert compressed.kept.keys() == {"late"}
+    assert tensors_of(compressed.folded)["late.weight"].shape == (3, 8, 3, 3)
+    network = compressor.space.teacher
+    ranking = channel_ranking(network, compressor.compress(Policy.build()).folded)
+    kept = kept_channels(network, compressed.policy, ranking)
+    assert torch.equal(kept["late"], compressed.kept["late"])
+
+
+def test_recovery_learns(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    before = compressor.compress(policies(compressor)["4 pruned"])
+    reports: list[tuple[str, int, int]] = []
+    after = compressor.recover(before, lambda *report: reports.append(report))
+    assert reports[-1] == ("recovering", 4, 4)
+    assert after.plan is before.plan
+    changed = [key for key, value in tensors_of(after.folded).items() if not torch.equal(value, content(before)[key])]
+    assert "head.weight" in changed
+    assert "before.running_mean" not in changed
+    after_names = [node.name for node in after.folded.graph.nodes]
+    assert after_names == [node.name for node in before.folded.graph.nodes]
+
+
+def test_networks_of_one_graph_do_not_share_it(compressor_of: CompressorOf) -> None:
+    compressed = compressor_of("vision").compress(Policy.build())
+    other = with_tensors(compressed.folded, {"head.weight": torch.zeros(3, 12)})
+    assert other.graph is not compressed.folded.graph
+    x = torch.randn(2, 1, 8, 8)
+    before = compressed.folded(x)
+    for node in list(other.graph.nodes):
+        if node.name.startswith("relu"):
+            node.replace_all_uses_with(node.args[0])
+            other.graph.erase_node(node)
+    other.recompile()
+    compressed.folded.recompile()
+    assert torch.equal(compressed.folded(x), before)
+
+
+@pytest.mark.parametrize("key", ["float", "8", "4 pruned", "student 8 pruned"])
+def test_saving_and_loading_is_exact(name: str, key: str, compressor_of: CompressorOf, tmp_path: Path) -> None:
+    compressor = compressor_of(name)
+    compressed = compressor.compress(policies(compressor)[key])
+    sha = compressed.save(tmp_path)
+    loaded = CompressedNetwork.load(tmp_path, sha, compressed.policy, compressed.network)
+    assert_same(loaded, compressed)
+    for ours, expected in zip(*(outputs(compressor, entry.module) for entry in (loaded, compressed)), strict=True):
+        assert torch.equal(ours, expected)
+    assert compressed.save(tmp_path) == sha
+    assert loaded.save(tmp_path) == sha
+
+
+def outputs(compressor: Compressor, module: nn.Module) -> list[Tensor]:
+    return list(torch.utils._pytree.tree_leaves(compressor.task.predict(module)[0]))
+
+
+def test_loading_refuses_what_is_not_the_candidate(compressor_of: CompressorOf, tmp_path: Path) -> None:
+    compressor = compressor_of("vision")
+    compressed = compressor.compress(policies(compressor)["8"])
+    sha = compressed.save(tmp_path)
+    other = Policy.build(layers={"head": LayerPolicy.of_bits(8)})
+    with pytest.raises(RunError, match=f"holds another policy than candidate {other.id}"):
+        CompressedNetwork.load(tmp_path, sha, other, compressed.network)
+    weights = store_tensors(tmp_path, {"a": torch.ones(2)})
+    with pytest.raises(RunError, match="holds another policy than candidate"):
+        CompressedNetwork.load(tmp_path, weights, compressed.policy, compressed.network)
+    with pytest.raises(RunError, match=r"named by a SHA-256; got '\.\./\.\./secret'"):
+        CompressedNetwork.load(tmp_path, "../../secret", compressed.policy, compressed.network)
+    path = tmp_path / f"{sha}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunError, match="changed or damaged"):
+        CompressedNetwork.load(tmp_path, sha, compressed.policy, compressed.network)
+    path.unlink()
+    with pytest.raises(RunError, match="is missing"):
+        CompressedNetwork.load(tmp_path, sha, compressed.policy, compressed.network)
+
+
+def test_a_damaged_student_is_an_error_and_not_another_training(compressor_of: CompressorOf, tmp_path: Path) -> None:
+    student = Policy.build({"width": 0.5})
+    compressor_of("vision").compress(student)
+    (weights,) = (tmp_path / "students").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(RunError, match="changed or damaged; delete it and resume the run"):
+        compressor_of("vision").compress(student)
+
+
+@pytest.mark.parametrize("change", [{"head.weight": torch.ones(1)}, {"head.weight": None}])
+def test_weights_of_another_student_are_refused(
+    change: Mapping[str, Tensor | None], compressor_of: CompressorOf
+) -> None:
+    compressor = compressor_of("vision")
+    key = f"width=0.5 seed=0 {compressor.settings.student}"
+    module = compressor.space.students.make({"width": 0.5}, 0)  # type: ignore[union-attr]  # it has students
+    changed = {**module.state_dict(), **change}
+    compressor.store.store(key, {name: value for name, value in changed.items() if value is not None})
+    with pytest.raises(RunError, match=r"student width=0.5 do not fit its network \(head.weight\)"):
+        compressor.compress(Policy.build({"width": 0.5}))
+
+
+def test_a_policy_of_another_network_is_refused(compressor_of: CompressorOf) -> None:
+    with pytest.raises(SpaceError, match="it has no layer 'nobody'"):
+        compressor_of("vision").compress(Policy.build(layers={"nobody": LayerPolicy.of_bits(8)}))
+
+
+def test_a_compressor_pickles_without_its_traces(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    policy = policies(compressor)["student 8 pruned"]
+    before = compressor.compress(policy)
+    again = pickle.loads(pickle.dumps(compressor))  # noqa: S301 - what the test itself pickled
+    assert_same(again.compress(policy), before)
+
+
+def test_data_without_batches_cannot_calibrate(tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(1, 3)
+    space = joint_space(Task(model, x, [], [(x, torch.zeros(1))]), students=None)
+    with pytest.raises(TaskError, match="train: the loader is empty, and calibration needs at least one batch"):
+        Compressor(space, StudentStore(tmp_path)).compress(space.policy(space.uniform(bits=8)))
+
+
+def test_calibration_takes_whole_batches_until_it_has_enough(compressor_of: CompressorOf) -> None:
+    assert [len(batch) for batch in compressor_of("vision")._calibration_inputs()] == [8, 8, 8]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from kneepoint.compression.quantizers import (
+    activation_quant,
+    bias_scale,
+    dequantized_bias,
+    dequantized_weight,
+    fake_quantize_activation,
+    quantize_bias,
+    quantize_weight,
+    scale_that_holds_bias,
+    straight_through_weight,
+    weight_scale,
+)
+from kneepoint.spaces.quant_plan import CONTAINERS, ActivationQuant, WeightQuant
+
+bits = pytest.mark.parametrize("bits", [2, 4, 8])
+
+
+def calibrated(weight: torch.Tensor, bits: int) -> WeightQuant:
+    quant = WeightQuant(bits, CONTAINERS[bits])
+    return WeightQuant(bits, CONTAINERS[bits], weight_scale(weight, quant))
+
+
+@bits
+@given(seed=st.integers(0, 10**6), spread=st.floats(1e-6, 1e6))
+@settings(max_examples=20, deadline=None)
+def test_integers_stay_within_their_bits_and_zero_is_exact(bits: int, seed: int, spread: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(5, 3, 2, generator=generator) * spread
+    weight[0] = 0
+    weight[:, 0, 0] = 0
+    quant = calibrated(weight, bits)
+    integers = quantize_weight(weight, quant)
+    assert integers.dtype == torch.int8
+    assert int(integers.abs().max()) <= 2 ** (bits - 1) - 1
+    assert not integers[weight == 0].any()
+    assert quant.scale is not None
+    assert (quant.scale > 0).all()
+    once = dequantized_weight(weight, quant)
+    assert torch.equal(dequantized_weight(once, quant), once)
+
+
+@bits
+def test_scales_are_per_output_channel_and_nearly_optimal(bits: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(4, 64) * torch.tensor([[1e-3], [1.0], [10.0], [1e3]])
+    relative = (dequantized_weight(weight, calibrated(weight, bits)) - weight).norm(dim=1) / weight.norm(dim=1)
+    assert (relative < {2: 0.6, 4: 0.15, 8: 0.01}[bits]).all()
+    assert relative.max() / relative.min() < 1.5
+
+
+def test_eight_bits_cover_the_largest_weight() -> None:
+    weight = torch.tensor([[1.0, -2.54]])
+    assert torch.allclose(weight_scale(weight, WeightQuant(8, "int8")), torch.tensor([0.02]))
+
+
+def test_sixteen_bits_are_halves_and_thirty_two_are_untouched() -> None:
+    weight = torch.randn(3, 3)
+    assert torch.equal(dequantized_weight(weight, WeightQuant(16, "float16")), weight.half().float())
+    assert torch.equal(dequantized_weight(weight, WeightQuant(32, "float32")), weight)
+
+
+@bits
+def test_the_straight_through_weight_is_the_stored_one_and_has_gradients(bits: int) -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(4, 8, requires_grad=True)
+    quant = calibrated(weight, bits)
+    assert quant.scale is not None
+    through = straight_through_weight(weight, quant.scale, quant.limit)
+    torch.testing.assert_close(through, dequantized_weight(weight, quant))
+    through.sum().backward()
+    assert weight.grad is not None
+    assert set(weight.grad.unique().tolist()) <= {0.0, 1.0}
+
+
+@given(low=st.floats(-1e4, 1e4, width=32), high=st.floats(-1e4, 1e4, width=32))
+def test_an_activation_range_holds_zero_exactly(low: float, high: float) -> None:
+    quant = activation_quant(min(low, high), max(low, high))
+    assert quant.scale is not None
+    assert quant.scale > 0
+    assert 0 <= quant.zero_point <= 255
+    values = torch.tensor([0.0, min(low, high), max(low, high)])
+    through = fake_quantize_activation(values, quant.scale, quant.zero_point)
+    assert through[0] == 0
+    assert (through - values).abs().max() <= quant.scale * 1.01
+
+
+def test_the_arithmetic_is_that_of_onnx() -> None:
+    x = torch.randn(1000) * 3
+    quant = activation_quant(float(x.min()) / 2, float(x.max()))
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    initializers = [
+        onnx.numpy_helper.from_array(np.array(quant.scale, np.float32), "s"),
+        onnx.numpy_helper.from_array(np.array(quant.zero_point, np.uint8), "z"),
+    ]
+    ends = ([value("x", 1, [1000])], [value("y", 1, [1000])])
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "pair", *ends, initializers))
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x.numpy()})
+    assert quant.scale is not None
+    ours = fake_quantize_activation(x, quant.scale, quant.zero_point)
+    torch.testing.assert_close(ours, torch.from_numpy(expected), atol=1e-6, rtol=1e-6)
+
+
+def test_a_bias_is_rounded_to_the_scale_of_what_it_is_added_to() -> None:
+    scale = bias_scale(torch.tensor([0.5, 0.25]), ActivationQuant(0.1, 3))
+    assert torch.allclose(scale, torch.tensor([0.05, 0.025]))
+    bias = torch.tensor([1.0, -0.51])
+    assert quantize_bias(bias, scale).tolist() == [20, -20]
+    assert quantize_bias(bias, scale).dtype == torch.int32
+    assert torch.allclose(dequantized_bias(bias, scale), torch.tensor([1.0, -0.5]))
+
+
+def test_a_scale_grows_where_the_bias_would_overflow() -> None:
+    read = ActivationQuant(1e-3, 0)
+    scale = scale_that_holds_bias(torch.tensor([1e-8, 1.0]), torch.tensor([100.0, 100.0]), read)
+    assert scale[0] > 1e-8
+    assert scale[1] == 1.0
+    rounded = dequantized_bias(torch.tensor([100.0, 100.0]), bias_scale(scale, read))
+    assert torch.allclose(rounded, torch.tensor([100.0, 100.0]), rtol=1e-3)
+
+
+def test_a_plan_without_scales_is_refused() -> None:
+    with pytest.raises(ValueError, match="no weight scales yet"):
+        quantize_weight(torch.ones(2, 2), WeightQuant(8, "int8"))
+    with pytest.raises(ValueError, match="no activation scales yet"):
+        bias_scale(torch.ones(2), ActivationQuant())

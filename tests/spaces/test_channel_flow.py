@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kneepoint.spaces.channel_flow import layer_name
+from kneepoint.spaces.network import Network, indices
+from kneepoint.spaces.surgery import cut
+from kneepoint.spaces.tracing import copy_graph_module, operator_name
+
+NetworkOf = Callable[[str], Network]
+BatchOf = Callable[[str, int], tuple[tuple[Any, ...], dict[str, Any]]]
+
+GROUPS = {
+    "residual": {"stem": 8, "a": 6, "c": 12},
+    "fixed side": {"a": 6, "c": 7},
+    "mobile": {"expand": 10, "squeeze": 4, "squeeze2": 3, "project": 6},
+    "dense": {"stem": 6, "conv1": 4, "conv2": 5},
+    "unet": {"down1": 4, "down2": 8, "up": 5, "merge": 6},
+    "flattened": {"conv": 4, "a": 6},
+    "sequence": {"lift": 6},
+    "text": {"up": 16},
+    "functional": {"weight": 6, "matrix": 5},
+    "frozen": {"free": 9, "tail": 5},
+    "tokens": {"a": 8, "b": 6, "c": 6, "mix": 9},
+    "views": {"next": 4},
+}
+
+
+def some(size: int, generator: torch.Generator) -> Tensor:
+    count = int(torch.randint(1, size + 1, (1,), generator=generator))
+    return torch.randperm(size, generator=generator)[:count].sort().values
+
+
+def masked(network: Network, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All weights, with zeros where they read channels that go."""
+    tensors = {name: value.detach().clone() for name, value in network.tensors().items()}
+    for operation in network.operations:
+        if operation.kind in ("conv", "linear", "conv_transpose"):
+            axis = 0 if operation.kind == "conv_transpose" else 1
+            layout = network.flow.parameters[operation.weight][axis]
+            weight = tensors[operation.weight]
+            if layout:
+                gone = set(range(weight.shape[axis])) - set(indices(layout, kept).tolist())
+                weight.index_fill_(axis, torch.tensor(sorted(gone), dtype=torch.long), 0.0)
+    return tensors
+
+
+def leaves(outputs: Any) -> list[Tensor]:
+    return list(torch.utils._pytree.tree_leaves(outputs))
+
+
+def assert_cut_equals_masked(network: Network, kept: Mapping[str, Tensor], batch: Any) -> None:
+    args, kwargs = batch
+    with torch.no_grad():
+        small = leaves(cut(network, kept)(*args, **kwargs))
+        full = leaves(copy_graph_module(network.graph_module, None, masked(network, kept))(*args, **kwargs))
+    for ours, expected in zip(small, full, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_groups_are_those_a_person_would_name(name: str, network_of: NetworkOf) -> None:
+    assert network_of(name).groups == GROUPS[name]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_cut_network_computes_what_the_masked_one_does_group_by_group(
+    name: str, seed: int, network_of: NetworkOf, batch_of: BatchOf
+) -> None:
+    network = network_of(name)
+    generator = torch.Generator().manual_seed(seed)
+    for group, size in network.groups.items():
+        assert_cut_equals_masked(network, {group: some(size, generator)}, batch_of(name, 3))
+
+
+def test_a_cut_network_computes_what_the_masked_one_does_with_one_channel_everywhere(
+    name: str, network_of: NetworkOf, batch_of: BatchOf
+) -> None:
+    network = network_of(name)
+    assert_cut_equals_masked(network, {group: torch.tensor([0]) for group in network.groups}, batch_of(name, 2))
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("example", ["residual", "dense", "mobile"])
+def test_any_kept_sets_of_all_groups_at_once(
+    example: str, data: st.DataObject, network_of: NetworkOf, batch_of: BatchOf
+) -> None:
+    network = network_of(example)
+    kept = {
+        group: torch.tensor(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1))))
+        for group, size in network.groups.items()
+    }
+    assert_cut_equals_masked(network, kept, batch_of(example, 2))
+
+
+def test_every_layer_is_free_or_has_a_reason(name: str, network_of: NetworkOf) -> None:
+    network = network_of(name)
+    grouped = {operation.layer for operation in network.operations if operation.kind == "grouped_conv"}
+    for operation in network.operations:
+        if operation.kind in ("conv", "linear"):
+            layout = network.flow.parameters[operation.weight][0]
+            free = any(segment.group for segment in layout)
+            assert free != (operation.layer in network.flow.fixed)
+    assert grouped <= network.flow.fixed.keys()
+
+
+@pytest.mark.parametrize(
+    ("example", "layer", "reason"),
+    [
+        ("residual", "head", "it is an output of the network"),
+        ("fixed side", "b", "it meets a tensor whose channels are fixed"),
+        ("fixed side", "map", "it has one channel"),
+        ("flattened", "mixed", "works across it"),
+        ("sequence", "first", "it depends on fixed channels"),
+        ("sequence", "again", "it meets|it depends on fixed"),
+        ("text", "q", "mixes axes"),
+        ("text", "down", "fixed"),
+        ("frozen", "stem", "layer grouped is a grouped convolution"),
+        ("frozen", "grouped", "layer grouped is a grouped convolution"),
+        ("frozen", "to_norm", "operator group_norm passes on no channels"),
+        ("frozen", "to_split", "operator chunk passes on no channels"),
+        ("frozen", "shared", "operator layer_norm passes on no channels"),
+        ("frozen", "transposed", "layer depth_up is a grouped convolution"),
+        ("tokens", "pooled", "operator max_pool1d works across it"),
+        ("views", "conv", "slice"),
+    ],
+)
+def test_the_reason_is_named(example: str, layer: str, reason: str, network_of: NetworkOf) -> None:
+    fixed = network_of(example).flow.fixed
+    assert any(part in fixed[layer] for part in reason.split("|")), fixed
+
+
+def test_layers_carry_the_name_of_their_weight() -> None:
+    assert layer_name("stem.0.weight") == "stem.0"
+    assert layer_name("matrix") == "matrix"
+
+
+class WithDepthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(8)
+        self.expand = nn.Conv2d(8, 12, 1, bias=False)
+        self.expand_norm = nn.BatchNorm2d(12)
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False)
+        self.depthwise_norm = nn.BatchNorm2d(12)
+        self.project = nn.Conv2d(12, 8, 1, bias=False)
+        self.project_norm = nn.BatchNorm2d(8)
+        self.side = nn.Conv2d(8, 4, 1)
+        self.last = nn.Conv2d(12, 6, 3)
+        self.head = nn.Linear(6 * 4, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        y = torch.relu(self.expand_norm(self.expand(x)))
+        y = torch.relu(self.depthwise_norm(self.depthwise(y)))
+        x = x + self.project_norm(self.project(y))
+        z = self.last(torch.cat([x, self.side(x)], dim=1))
+        return self.head(nn.functional.adaptive_avg_pool2d(z, 2).flatten(1))
+
+
+def torch_pruning_groups(model: nn.Module, example: Tensor) -> set[frozenset[tuple[str, int]]]:
+    """(layer, axis of its weight) of every group, as another library finds them."""
+    import torch_pruning as tp
+
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
+    names = {module: name for name, module in model.named_modules()}
+    found = set()
+    for group in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
+        members = set()
+        for dependency, _ in group:
+            layer = dependency.target.module
+            if layer in names:
+                reads = dependency.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
+                depthwise = getattr(layer, "groups", 1) > 1
+                members.add((names[layer], 1 if reads and not depthwise else 0))
+        found.add(frozenset(members))
+    return found
+
+
+def test_torch_pruning_finds_the_same_groups() -> None:
+    model, example = WithDepthwise().eval(), torch.randn(1, 3, 8, 8)
+    network = Network(model, example)
+    ours: dict[str, set[tuple[str, int]]] = {group: set() for group in network.groups}
+    for parameter, layouts in network.flow.parameters.items():
+        for axis, layout in enumerate(layouts):
+            for segment in layout:
+                if segment.group is not None and parameter.endswith(".weight"):
+                    ours[segment.group].add((layer_name(parameter), axis))
+    theirs = torch_pruning_groups(model, example)
+    output = frozenset({("head", 0)})
+    assert {frozenset(members) for members in ours.values()} == theirs - {output}
+    assert output in theirs
+
+
+def test_the_trace_knows_every_operator_by_its_usual_name(network_of: NetworkOf) -> None:
+    nodes = network_of("views").graph_module.graph.nodes
+    assert {"batch_norm", "conv2d", "linear"} <= {operator_name(node) for node in nodes}

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kneepoint.spaces.joint_space import STUDENT, JointSpace, joint_space, transfer
+from kneepoint.spaces.network import Network
+from kneepoint.spaces.policy import LayerPolicy, Policy
+from kneepoint.spaces.students import StudentFamily, auto_family, describe
+from kneepoint.tasks.errors import SpaceError
+from kneepoint.tasks.residual_network import ResidualNet
+from kneepoint.tasks.task import Task
+
+
+def build_student(depth: int, width: float) -> nn.Module:
+    return ResidualNet(width=round(4 * width), depth=depth)
+
+
+def make_task() -> Task:
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 1, 12, 12), torch.randint(0, 10, (8,)))]
+    return Task(ResidualNet(4, 1).eval(), batches[0][0][:1], batches, batches)
+
+
+@pytest.fixture(scope="module")
+def space() -> JointSpace:
+    return joint_space(make_task(), (8, 2, 16, 8), (1.0, 0.5), "auto")
+
+
+@pytest.fixture(scope="module")
+def family_space() -> JointSpace:
+    family = StudentFamily(build_student, {"depth": (1, 2), "width": (0.5, 1.0)}, name="tests:build_student")
+    return joint_space(make_task(), (4, 8), (1.0,), family)
+
+
+def test_choices_are_sorted_and_parameters_are_flat(space: JointSpace) -> None:
+    assert space.weight_bits == (2, 8, 16)
+    assert space.keep == (0.5, 1.0)
+    expected = {
+        STUDENT,
+        *(f"bits/{name}" for name in space.teacher.layers),
+        *(f"keep/{g}" for g in space.teacher.groups),
+    }
+    assert set(space.distributions) == expected
+    assert space.size == len(space.members) * 3 ** len(space.teacher.layers) * 2 ** len(space.teacher.groups)
+
+
+def test_the_members_of_the_automatic_family(space: JointSpace) -> None:
+    assert list(space.members) == ["teacher", "width=0.75", "width=0.5", "width=0.375", "width=0.25"]
+
+
+def test_a_space_of_any_size_has_one(space: JointSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space.teacher, "layers", dict.fromkeys(map(str, range(900))))
+    assert space.size == math.inf
+
+
+def test_uniform_settings(space: JointSpace) -> None:
+    policy = space.policy(space.uniform(bits=2, keep=0.5))
+    assert policy == Policy.build(
+        keep=dict.fromkeys(space.teacher.groups, 0.5),
+        layers=dict.fromkeys(space.teacher.layers, LayerPolicy.of_bits(2)),
+    )
+    with pytest.raises(SpaceError, match=r"the space has no \(teacher, 4 bits, keep 1.0\)"):
+        space.uniform(bits=4)
+    with pytest.raises(SpaceError, match=r"the space has no \(width=3"):
+        space.uniform("width=3")
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_every_setting_is_a_policy_of_its_network(space: JointSpace, data: st.DataObject) -> None:
+    parameters: dict[str, Any] = {STUDENT: data.draw(st.sampled_from(["teacher", "width=0.5"]))}
+    parameters.update({f"bits/{name}": data.draw(st.integers(0, 2)) for name in space.teacher.layers})
+    parameters.update({f"keep/{name}": data.draw(st.integers(0, 1)) for name in space.teacher.groups})
+    policy = space.policy(parameters)
+    space.network(dict(policy.student)).check(policy)
+    assert policy.layer("head").weight_bits == space.weight_bits[parameters["bits/head"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (STUDENT, "width=9"),
+        ("bits/head", 3),
+        ("bits/head", -1),
+        ("bits/head", "x"),
+        ("keep/stem", 2),
+        ("bits/head", None),
+    ],
+)
+def test_a_setting_outside_the_space_is_refused(space: JointSpace, name: str, value: Any) -> None:
+    with pytest.raises(SpaceError, match="not a point of this space: it has no"):
+        space.policy({**space.uniform(), name: value})
+    missing = space.uniform()
+    del missing[name]
+    with pytest.raises(SpaceError, match=f"not a point of this space: it has no '{name}'"):
+        space.policy(missing)
+
+
+@pytest.mark.parametrize("bits", [(), (3,), (8.0,), (True,), "8", ([8],), 8, None])
+def test_bad_bits_are_refused_before_anything_is_traced(bits: Any) -> None:
+    with pytest.raises(SpaceError, match=r"weight_bits is one or more of \[2, 4, 8, 16, 32\]; got"):
+        joint_space(None, weight_bits=bits)  # type: ignore[arg-type]  # it is never looked at
+
+
+@pytest.mark.parametrize("keep", [(), (0.0,), (1.5,), (math.nan,), ("a",), 0.5])
+def test_bad_fractions_are_refused(keep: Any) -> None:
+    with pytest.raises(SpaceError, match=r"keep is one or more fractions in \(0, 1\]; got"):
+        joint_space(None, keep=keep)  # type: ignore[arg-type]  # it is never looked at
+
+
+def test_a_family_of_ones_own(family_space: JointSpace) -> None:
+    assert list(family_space.members)[1:3] == ["depth=1,width=0.5", "depth=1,width=1.0"]
+    policy = family_space.policy(family_space.uniform("depth=2,width=0.5", 4))
+    deeper = family_space.network({"depth": 2, "width": 0.5})
+    assert policy.student == (("depth", 2), ("width", 0.5))
+    assert set(policy.layer_of) == set(deeper.layers)
+    assert len(deeper.layers) > len(family_space.teacher.layers)
+    assert family_space.network({"width": 0.5, "depth": 2}) is deeper
+
+
+def test_layers_of_one_name_share_choices_and_others_take_those_of_their_depth() -> None:
+    assert transfer({"a": 1, "b": 2, "c": 3}, ["a", "x", "c"]) == {"a": 1, "x": 2, "c": 3}
+    assert transfer({"a": 1, "b": 2}, ["p", "q", "r"]) == {"p": 1, "q": 1, "r": 2}
+    assert transfer({"a": 1}, ["only"]) == {"only": 1}
+    assert transfer({}, ["x"]) == {}
+
+
+def test_a_pickled_space_is_the_same_space(space: JointSpace, family_space: JointSpace) -> None:
+    for original in (space, family_space):
+        _ = original.distributions
+        again = pickle.loads(pickle.dumps(original))  # noqa: S301 - what the test itself pickled
+        assert again.members == original.members
+        assert again.distributions == original.distributions
+        assert again.policy(again.uniform()) == original.policy(original.uniform())
+        assert list(again.network(dict(list(original.members.values())[1])).layers)
+
+
+def test_no_students(space: JointSpace) -> None:
+    alone = joint_space(space.task, students=None)
+    assert list(alone.members) == ["teacher"]
+    with pytest.raises(SpaceError, match=r"the space has no students, and a policy names width=0\.5"):
+        alone.network({"width": 0.5})
+
+
+def test_automatic_students_keep_the_strongest_channels_and_compute_in_both_modes(space: JointSpace) -> None:
+    family = auto_family(space.teacher, (0.5,))
+    module = family.make({"width": 0.5}, seed=0)
+    x = torch.randn(16, 1, 12, 12)
+    module.eval()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    first = module(x)
+    assert torch.equal(module(x[:4]), first[:4]) or torch.allclose(module(x[:4]), first[:4], atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    module.train()
+    assert not torch.allclose(module(x[:4]), first[:4], atol=1e-5)
+    assert not torch.equal(module.state_dict()["stem_norm.running_mean"], before["stem_norm.running_mean"])
+    student = Network(module, x[:1])
+    assert len(student.folds) == len(space.teacher.folds)
+    assert student.groups["stem"] == space.teacher.groups["stem"] / 2
+    norms = space.task.model.stem.weight.detach().flatten(1).norm(dim=1)  # type: ignore[union-attr,operator]  # a ResidualNet
+    assert norms.shape == (4,)
+
+
+def test_students_share_nothing_with_the_teacher(space: JointSpace) -> None:
+    module = auto_family(space.teacher).make({"width": 0.5}, seed=0)
+    mine = {parameter.data_ptr() for parameter in module.parameters()}
+    assert mine.isdisjoint(parameter.data_ptr() for parameter in space.task.model.parameters())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_family_makes_the_same_student_for_the_same_seed(family_space: JointSpace) -> None:
+    family = family_space.students
+    assert family is not None
+    state = torch.get_rng_state()
+    a, b, c = (family.make({"depth": 1, "width": 1.0}, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(a["stem.weight"], b["stem.weight"])
+    assert not torch.equal(a["stem.weight"], c["stem.weight"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def raises(width: float) -> nn.Module:
+    raise ValueError("too narrow")
+
+
+def gives_nothing(width: float) -> nn.Module:
+    return None  # type: ignore[return-value]  # what a user may do
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (raises, r"building the student width=0.5 failed: ValueError\('too narrow'\)"),
+        (gives_nothing, "returns a torch.nn.Module; got NoneType"),
+    ],
+)
+def test_a_family_that_fails_is_named(build: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        StudentFamily(build, {"width": (0.5,)}).make({"width": 0.5}, 0)
+
+
+@pytest.mark.parametrize("axes", [{}, {"width": ()}])
+def test_a_family_needs_axes(axes: Mapping[str, Any]) -> None:
+    with pytest.raises(SpaceError, match="needs axes with at least one value each"):
+        StudentFamily(build_student, axes)
+
+
+def test_what_cannot_be_narrowed_says_so() -> None:
+    network = Network(nn.Linear(4, 2), torch.randn(1, 4))
+    with pytest.raises(SpaceError, match="students='auto' narrows the teacher's channel groups, and it has none"):
+        auto_family(network)
+
+
+def test_descriptions() -> None:
+    assert describe({"width": 0.5, "depth": 1}) == "depth=1,width=0.5"
+    assert describe({}) == "teacher"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kneepoint.spaces.network import Network
+from kneepoint.spaces.policy import LayerPolicy, Policy
+from kneepoint.tasks.errors import SpaceError
+
+NetworkOf = Callable[[str], Network]
+
+
+def test_batch_norm_behind_a_layer_disappears_and_in_front_of_one_stays(network_of: NetworkOf) -> None:
+    assert list(network_of("residual").folds.values()) == ["conv2d"]
+    assert network_of("dense").folds == {}
+    assert [operation.kind for operation in network_of("dense").operations].count("batch_norm") == 2
+    assert list(network_of("unet").folds.values()) == ["conv_transpose2d"]
+    assert network_of("tokens").folds == {}  # it works across the linear layer's tokens
+
+
+def test_batch_norm_without_statistics_cannot_be_folded() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 2, 3))
+    assert Network(module, torch.randn(1, 1, 8, 8)).folds == {}
+
+
+def test_what_does_nothing_is_left_out(network_of: NetworkOf) -> None:
+    residual, mobile = network_of("residual"), network_of("mobile")
+    assert [name.split("_")[0] for name in residual.identities] == ["dropout"]
+    assert [name.split("_")[0] for name in mobile.identities] == ["slice"]
+    assert {"dropout", "slice"}.isdisjoint(operation.name.split("_")[0] for operation in mobile.operations)
+
+
+def test_every_input_of_an_operation_exists(name: str, network_of: NetworkOf) -> None:
+    network = network_of(name)
+    known = set(network.inputs)
+    for operation in network.operations:
+        assert known.issuperset(operation.inputs), operation
+        known.add(operation.name)
+    assert known.issuperset(network.outputs)
+
+
+def test_kinds_and_activations(network_of: NetworkOf) -> None:
+    kinds = {operation.layer: operation.kind for operation in network_of("mobile").operations if operation.layer}
+    assert kinds["expand"] == "conv"
+    assert kinds["depthwise"] == "depthwise_conv"
+    assert kinds["squeeze"] == "linear"
+    functions = [op.function for op in network_of("mobile").operations if op.kind == "activation"]
+    assert functions[:3] == ["hardswish", "clip", "relu"]
+    pools = [op.kind for op in network_of("mobile").operations if "pool" in op.kind]
+    assert pools == ["global_avg_pool"] * 4
+    frozen = {operation.layer: operation.kind for operation in network_of("frozen").operations if operation.layer}
+    assert (frozen["grouped"], frozen["transposed"]) == ("grouped_conv", "conv_transpose")
+
+
+def test_a_layer_called_twice_is_one_layer(network_of: NetworkOf) -> None:
+    assert len(network_of("sequence").layers["twice"].operations) == 2
+    assert len(network_of("mobile").layers["squeeze"].operations) == 2
+
+
+def test_transposed_convolutions_and_tied_embeddings_keep_their_bits(network_of: NetworkOf) -> None:
+    assert "up" not in network_of("unet").layers
+    assert {"transposed", "depth_up"}.isdisjoint(network_of("frozen").layers)
+    text = network_of("text")
+    tied = [operation for operation in text.operations if operation.weight == "head.weight"]
+    assert [operation.kind for operation in tied] == ["embedding", "linear"]
+    assert "head" not in text.layers
+    assert not any(text.varies(operation) for operation in tied)
+
+
+class SameTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.a(x)
+        return (x + x) - x.sqrt() * 3
+
+
+def test_a_value_read_twice_is_listed_twice_and_differences_are_told_from_sums() -> None:
+    operations = Network(SameTwice(), torch.randn(1, 3)).operations
+    add, sub = (operation for operation in operations if operation.kind == "add")
+    assert add.inputs == ("linear", "linear")
+    assert (add.function, sub.function) == ("", "sub")
+
+
+def test_a_computed_weight_is_an_activation() -> None:
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 3))
+            self.k = nn.Parameter(torch.randn(2, 1, 3))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            y = F.conv1d(x[:, None], self.k * 2)
+            return self.head(F.linear(x, self.w.abs())) + y.mean(-1)
+
+    network = Network(Computed(), torch.randn(1, 3))
+    kinds = {operation.name: operation.kind for operation in network.operations}
+    assert (kinds["linear"], kinds["conv1d"]) == ("matmul", "other")
+    assert list(network.layers) == ["head"]
+
+
+def test_a_network_without_layers_is_refused() -> None:
+    with pytest.raises(SpaceError, match="nothing to compress"):
+        Network(nn.ReLU(), torch.randn(1, 3))
+
+
+def test_a_policy_that_names_what_is_not_there_is_refused(network_of: NetworkOf) -> None:
+    network = network_of("residual")
+    with pytest.raises(SpaceError, match="it has no layer 'stom'"):
+        network.check(Policy.build(layers={"stom": LayerPolicy.of_bits(8)}))
+    with pytest.raises(SpaceError, match="it has no channel group 'b'"):
+        network.check(Policy.build(keep={"b": 0.5}))
+
+
+def test_kept_channels_are_rounded_and_never_none(network_of: NetworkOf) -> None:
+    network = network_of("residual")
+    assert network.channels(Policy.build()) == {"stem": 8, "a": 6, "c": 12}
+    assert network.channels(Policy.build(keep={"stem": 0.3, "a": 0.01, "c": 0.125})) == {"stem": 2, "a": 1, "c": 2}
