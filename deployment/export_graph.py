@@ -84,11 +84,11 @@ class _Edit:
         for, measured and priced is a float layer.
         """
         plan = self.compressed.plan
-        quant = plan.weights.get(operation.layer)
         if operation.kind not in LAYER_KINDS or operation.inputs[0] not in plan.activations:
             return False
+        quant = plan.weights.get(operation.layer)
         float_weight = quant is None or not quant.integer
-        product = operation.kind == "linear" and len(operation.shape) != 2
+        product = operation.kind == "linear" and len(operation.shape) != 2  # that one becomes a MatMul
         return float_weight and not product and self.ends_quantized(operation)
 
     def ends_quantized(self, operation: Operation) -> bool:
@@ -102,18 +102,16 @@ class _Edit:
         return True
 
     def shield(self, graph: fx.Graph, node: fx.Node, operation: Operation) -> None:
-        """Read the quantized input with a scale for every channel, all equal: ONNX Runtime then leaves the weight."""
+        """Make ``node`` read floats through a scale for every channel, all equal: its weight is then left alone."""
         name, weight = operation.inputs[0], self.state[operation.weight]
         grouped = operation.kind in ("depthwise_conv", "grouped_conv")
         channels = weight.shape[0] if operation.kind == "conv_transpose" else weight.shape[1]
         channels *= argument_of(node, 6, "groups", 1) if grouped else 1
-        names = (f"{name}_scales", f"{name}_zero_points")
-        for kind, attribute in zip(("scale", "zero_point"), names, strict=True):
-            self.tensors[attribute] = self.tensors[f"{name}_{kind}"].repeat(channels)
-        quantized = source_of(source_of(node))
+        for kind in ("scale", "zero_point"):
+            self.tensors[f"{name}_{kind}s"] = self.tensors[f"{name}_{kind}"].repeat(channels)
         with graph.inserting_before(node):
-            scale, zero_point = (graph.get_attr(attribute) for attribute in names)
-            floats = graph.call_function(dequantize_along, (quantized, scale, zero_point, 1))
+            scale, zero_point = graph.get_attr(f"{name}_scales"), graph.get_attr(f"{name}_zero_points")
+            floats = graph.call_function(dequantize_along, (source_of(source_of(node)), scale, zero_point, 1))
         node.args = (floats, *node.args[1:])
 
     def layer(self, graph: fx.Graph, node: fx.Node, operation: Operation) -> None:

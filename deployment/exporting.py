@@ -77,13 +77,7 @@ def export_network(
     artifact = Artifact(path, len(data), hashlib.sha256(data).hexdigest(), parity, dict(kernel_counts(data)))
     own = _manifest(artifact, compressed, task, target)
     manifest = own | dict(extra or {}) | own
-    name = MANIFEST_FILE if file_name == MODEL_FILE else f"{path.stem}.json"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-        write_atomically(directory / name, json.dumps(manifest, indent=1).encode())
-    except OSError as error:
-        raise InputError(f"the artifact goes to a folder that can be written; {directory}: {error.strerror}") from error
+    _write(path, data, json.dumps(manifest, indent=1).encode())
     return artifact
 
 
@@ -95,6 +89,18 @@ def check_target(target: str) -> None:
     """
     if target not in TARGETS:
         raise InputError(f"unknown target {target!r}; {nearest(target, TARGETS)}")
+
+
+def _write(path: Path, data: bytes, manifest: bytes) -> None:
+    name = MANIFEST_FILE if path.name == MODEL_FILE else f"{path.stem}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+        write_atomically(path.with_name(name), manifest)
+    except OSError as error:
+        raise InputError(
+            f"an artifact needs a folder that can be written; {path.parent}: {error.strerror}; choose another"
+        ) from error
 
 
 def _manifest(artifact: Artifact, compressed: CompressedNetwork, task: Task, target: str) -> dict[str, Any]:

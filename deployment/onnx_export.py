@@ -28,8 +28,9 @@ def to_onnx(compressed: CompressedNetwork, example_input: Inputs) -> onnx.ModelP
     """The artifact of ``compressed``.
 
     8-bit weights take a byte, 4-bit half a byte, 2-bit a quarter (INT4 and INT2 initializers behind a Cast to INT8,
-    which ONNX Runtime folds when it loads), 16-bit two bytes (float16 behind a Cast). The inputs carry the names and
-    the order that the network's ``forward`` gives them; the outputs come in the order of the network's own structure.
+    which ONNX Runtime folds when it loads), 16-bit two bytes (float16 behind a Cast). The inputs carry the names
+    that the network's ``forward`` gives them, in the order of ``example_input``; the outputs come in the order of the
+    network's own structure.
 
     Args:
         compressed: With every scale.

@@ -331,7 +331,6 @@ class _Emission:
     """Writes kernels in order, with a conversion the first time a tensor is needed in the other format."""
 
     graph: _Graph
-    floats: set[str] = field(default_factory=set)
 
     def kernels(self, groups: list[_Group]) -> Iterator[Kernel]:
         for name in self.graph.table.inputs:
@@ -395,10 +394,9 @@ class _Emission:
         )
 
     def _dequantize(self, name: str) -> Iterator[Kernel]:
-        """The float copy of a quantized tensor, once for all who read it."""
+        """The float copy of a quantized tensor: ONNX Runtime makes one for each float kernel that reads it."""
         root = self.graph.root[name]
-        if self.graph.formats[root] == "uint8" and root not in self.floats:
-            self.floats.add(root)
+        if self.graph.formats[root] == "uint8":
             yield _dequantize_kernel(root, self.graph.tensor(root).elements, reads=(root,), writes=f"{root}:float")
 
     def _dequantize_weight(self, operator: Operator) -> Iterator[Kernel]:

@@ -403,7 +403,7 @@ class _Lowering:
     ) -> None:
         bias = self._constant(node, 2)
         self._count(constant, bias)
-        weight = Weight(shape, constant.stored_bits, constant.format, channels, bias is not None)
+        weight = Weight(shape, constant.stored_bits, constant.format, channels, bias is not None, constant.root)
         inputs, layer = self._inputs(node)[:1], self._layer(node, constant)
         self._emit(node, kind, macs=macs, weight=weight, kernel=kernel, inputs=inputs, layer=layer)
 
@@ -416,7 +416,7 @@ class _Lowering:
         if table is None or not table.root or len(table.shape) != 2 or _integer(node, "axis", 0) != 0:
             return self._other(node)
         self._count(table)
-        weight = Weight(table.shape, table.stored_bits, table.format, table.shape[1])
+        weight = Weight(table.shape, table.stored_bits, table.format, table.shape[1], name=table.root)
         return self._emit(node, "embedding", weight=weight, layer=self._layer(node, table))
 
     def _batch_norm(self, node: onnx.NodeProto) -> None:

@@ -84,6 +84,7 @@ class Weight:
         format: What the kernel computes with.
         channels: Output channels, which is the number of scales of a quantized weight.
         bias: Whether a bias of ``channels`` elements comes with it.
+        name: Of the constant; layers that share a weight give the same, and it is stored once. May be empty.
     """
 
     shape: tuple[int, ...]
@@ -91,6 +92,7 @@ class Weight:
     format: WeightFormat = "fp32"
     channels: int = 0
     bias: bool = False
+    name: str = ""
 
     @property
     def elements(self) -> int:
@@ -99,11 +101,14 @@ class Weight:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes in the artifact: packed weights, bias (4 bytes a channel), scales of weight and bias (4 bytes each)."""
+        """Bytes in the artifact: packed weights, bias and scales (4 a channel each), zero points of linear layers."""
         packed = math.ceil(self.elements * self.stored_bits / 8)
         bias = 4 * self.channels if self.bias else 0
-        scales = 0 if self.format == "fp32" else 4 * self.channels * (2 if self.bias else 1)
-        return packed + bias + scales
+        if self.format == "fp32":
+            return packed + bias
+        scales = 4 * self.channels * (2 if self.bias else 1)
+        zero_points = self.channels if len(self.shape) == 2 else 0  # ONNX Runtime's QGemm asks for them
+        return packed + bias + scales + zero_points
 
     @property
     def executed_bytes(self) -> int:
@@ -171,4 +176,10 @@ class OperatorTable:
     @property
     def storage_bytes(self) -> int:
         """Bytes of all constants in the artifact (the graph's own few kilobytes are not counted)."""
-        return sum(operator.weight.stored_bytes for operator in self.operators if operator.weight)
+        return sum(weight.stored_bytes for weight in self.weights)
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """The constants of its layers, those of one name once."""
+        found = [operator.weight for operator in self.operators if operator.weight]
+        return tuple({weight.name or index: weight for index, weight in enumerate(found)}.values())

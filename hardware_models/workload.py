@@ -138,11 +138,9 @@ def _column(values: Sequence[int]) -> Integers:
 
 def _unattached_parameters(table: OperatorTable) -> int:
     """Parameters that belong to no layer: norms, position embeddings and the like, held as floats."""
-    weights = [operator.weight for operator in table.operators if operator.weight]
-    attached = sum(weight.elements + (weight.channels if weight.bias else 0) for weight in weights)
+    attached = sum(weight.elements + (weight.channels if weight.bias else 0) for weight in table.weights)
     return max(table.parameters - attached, 0)
 
 
 def _resident_bytes(table: OperatorTable) -> int:
-    weights = [operator.weight for operator in table.operators if operator.weight]
-    return sum(weight.executed_bytes + (4 * weight.channels if weight.bias else 0) for weight in weights)
+    return sum(weight.executed_bytes + (4 * weight.channels if weight.bias else 0) for weight in table.weights)

@@ -158,8 +158,8 @@ class _State:
 
     def line(self) -> str:
         """The state in one line of plain text."""
-        trials = f"{self.done} trials" if self.total is None else f"{self.done}/{self.total} trials"
-        parts = [printable(self.stage), trials]
+        done = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
+        parts = [f"{printable(self.stage)} {done}"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{duration(self.seconds_left)} left"] if self.seconds_left is not None else []
         parts += [f"hypervolume {number(self.hypervolume)}"] if self.hypervolume is not None else []

@@ -77,10 +77,11 @@ class FrontLocalSearch(BaseSampler):
         rng = np.random.default_rng((self.seed, trial.number))
         front, weights = _front(parents, study.directions)
         seen = self._seen_before(study, trial, search_space)
+        fixed = parents[-1].params  # of the parameters without a choice, which the search space leaves out
         child: Parameters = {}
         for attempt in range(_TRIES):
             child = _child(front, weights, search_space, rng, spread=1 + attempt // _WIDEN_AFTER)
-            if self._identify(child, search_space) not in seen:
+            if self._identify({**fixed, **child}, search_space) not in seen:
                 break
         return child
 
@@ -115,7 +116,7 @@ class FrontLocalSearch(BaseSampler):
         return set(self._seen.values())
 
     def _identify(self, parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> Hashable:
-        if self.identity is not None and space.keys() == parameters.keys():
+        if self.identity is not None and space.keys() <= parameters.keys():
             return self.identity(parameters)
         return tuple(parameters.get(name) for name in sorted(space))
 

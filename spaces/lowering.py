@@ -79,6 +79,7 @@ def _weight(network: Network, operation: Operation, plan: QuantPlan, channels: C
         format="int8" if quant.integer else "fp32",
         channels=_output_channels(operation, shape, channels),
         bias=operation.biased,
+        name=operation.weight,
     )
 
 

@@ -120,8 +120,10 @@ def _quantized_values(network: Network, policy: Policy) -> list[str]:
     for operation in network.operations:
         if network.varies(operation) and policy.layer(operation.layer).integer:
             quantize(operation.inputs[0])
-            if operation.kind != "linear":  # an integer linear kernel may write floats; a convolution may not
-                quantize(fused_output(network, operation))
+            written = fused_output(network, operation)
+            # An integer linear kernel may write floats, unless an activation is fused behind it; a convolution may not.
+            if operation.kind != "linear" or written != operation.name:
+                quantize(written)
     for operation in network.operations:  # in execution order, so that one pass reaches the end of a chain
         if _follows(operation) and all(name in quantized for name in operation.inputs):
             quantize(fused_output(network, operation))

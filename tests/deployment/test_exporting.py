@@ -90,5 +90,5 @@ def test_an_unknown_target_is_refused_before_anything_is_done(tmp_path: Path) ->
 
 def test_a_folder_that_is_a_file_is_refused(bench: Any, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match=r"a folder that can be written; .*taken: "):
+    with pytest.raises(InputError, match=r"needs a folder that can be written; .*taken: .*; choose another"):
         export_network(bench.compressed("twice", "8"), bench.task("twice"), tmp_path / "taken")

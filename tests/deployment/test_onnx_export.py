@@ -70,7 +70,7 @@ def test_any_batch_runs_and_equal_samples_get_equal_answers(bench: Any, name: st
 
 def test_inputs_and_outputs_keep_names_and_order(bench: Any) -> None:
     graph = bench.export("named", "8").model.graph
-    assert [value.name for value in graph.input] == ["numbers", "input"]
+    assert [value.name for value in graph.input] == ["input", "numbers"]
     dims = [[dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.output]
     assert dims == [["batch", 4], ["batch", 2]]  # zebra, then apple: as the network returns them
     pair = bench.export("pair", "8").model.graph

@@ -64,7 +64,7 @@ def test_inputs_go_by_name_in_a_dict_and_by_order_otherwise(bench: Any) -> None:
     inputs = bench.inputs("named", 5)
     like = exported.task.call(exported.compressed.module, inputs)
     by_name = answer(session, inputs, like)
-    by_order = answer(session, (inputs["numbers"], inputs["input"]), like)
+    by_order = answer(session, (inputs["input"], inputs["numbers"]), like)
     assert list(by_name) == ["zebra", "apple"]
     assert torch.equal(by_name["zebra"], by_order["zebra"])
     assert by_name["zebra"].shape == (5, 4)
@@ -73,7 +73,7 @@ def test_inputs_go_by_name_in_a_dict_and_by_order_otherwise(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (torch.zeros(1, 5), r"takes the inputs \['numbers', 'input'\]; the task's batches give 1 tensors"),
+        (torch.zeros(1, 5), r"takes the inputs \['input', 'numbers'\]; the task's batches give 1 tensors"),
         ((torch.zeros(1, 5),) * 3, "give 3 tensors"),
         ({"numbers": torch.zeros(1, 5)}, r"give \['numbers'\]"),
         ({"numbers": torch.zeros(1, 5), "inputs": torch.zeros(1, 3)}, r"give \['numbers', 'inputs'\]"),

@@ -307,7 +307,7 @@ def test_rows_hold_the_bytes_of_what_really_runs() -> None:
     ]
 
 
-def test_a_float_copy_is_made_once_for_all_readers() -> None:
+def test_every_float_reader_gets_a_copy_of_its_own() -> None:
     tensors = {name: Tensor(name, (1, 4), "uint8" if name == "x" else "fp32") for name in "xaby"}
     operators = (
         Operator("g", "activation", ("x",), "a", function="gelu"),
@@ -315,7 +315,14 @@ def test_a_float_copy_is_made_once_for_all_readers() -> None:
         Operator("s", "add", ("a", "b"), "y"),
     )
     kernels = fuse(OperatorTable(operators, tensors, ("x",), ("y",)))
-    assert [kernel.kind for kernel in kernels] == ["quantize", "dequantize", "activation", "activation", "add"]
+    assert [kernel.kind for kernel in kernels] == [
+        "quantize",
+        "dequantize",
+        "activation",
+        "dequantize",
+        "activation",
+        "add",
+    ]
 
 
 def test_unknown_rules_are_refused() -> None:

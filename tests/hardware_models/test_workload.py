@@ -42,8 +42,8 @@ def test_a_row_for_every_kernel() -> None:
 
 def test_storage_is_packed_and_memory_is_not() -> None:
     workload = Workload.of(residual())
-    # 4-bit weights, 4 bytes of bias and two scales a channel, twice; no parameter is left over for the rest.
-    assert workload.storage_bytes == 2 * (5_000 + 400 + 800)
+    # 4-bit weights, 4 bytes of bias, two scales and a zero point a channel, twice; no parameter is left for the rest.
+    assert workload.storage_bytes == 2 * (5_000 + 400 + 800 + 100)
     assert workload.resident_bytes == 2 * (10_000 + 400)
 
 

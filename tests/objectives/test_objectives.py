@@ -67,7 +67,7 @@ def test_the_size_is_what_the_formula_says(bits: int, view_of: ViewOf) -> None:
             view.network.parameter_shapes[layer.weight][0],
             math.prod(view.network.parameter_shapes[layer.weight]),
         )
-        scales = 2 * 4 * out if bits <= 8 else 0
+        scales = (2 * 4 * out + (out if layer.kind == "linear" else 0)) if bits <= 8 else 0
         expected += math.ceil(elements * bits / 8) + 4 * out + scales
     assert Size().score(view) == Score(expected / 1e6)
 

@@ -142,10 +142,10 @@ def test_without_a_terminal_a_line_when_the_stage_changes_or_time_has_passed() -
             show(display, second)
         show(display, 25, stage="recovering", failed=1)
     assert out.getvalue().splitlines() == [
-        "measuring, 0/200 trials, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
-        "measuring, 10/200 trials, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
-        "measuring, 20/200 trials, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
-        "recovering, 25/200 trials, 1 failed, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
+        "measuring 0/200, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
+        "measuring 10/200, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
+        "measuring 20/200, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
+        "recovering 25/200, 1 failed, 1 min 30 s left, hypervolume 0.8123, best accuracy 0.97",
     ]
 
 
@@ -154,14 +154,14 @@ def test_the_last_state_is_always_said() -> None:
     with display:
         show(display, 1)
         show(display, 2)
-    assert [line.split(",")[1] for line in out.getvalue().splitlines()] == [" 1/200 trials", " 2/200 trials"]
+    assert [line.split(",")[0].split()[-1] for line in out.getvalue().splitlines()] == ["1/200", "2/200"]
 
 
 def test_what_is_unknown_is_left_out() -> None:
     display, out = plain_display(Clock())
     with display:
         display.update(3, None, None, {}, None, stage="sensitivity\x1b[2J", failed=0)
-    assert out.getvalue() == "sensitivity\\x1b[2J, 3 trials\n"
+    assert out.getvalue() == "sensitivity\\x1b[2J 3\n"
 
 
 def test_nothing_to_say() -> None:
@@ -177,7 +177,7 @@ def test_standard_output_is_left_to_the_result(capsys: pytest.CaptureFixture[str
         print("{}")
     captured = capsys.readouterr()
     assert captured.out == "{}\n"
-    assert captured.err.startswith("measuring, 1/200 trials")
+    assert captured.err.startswith("measuring 1/200")
 
 
 def test_on_a_terminal_standard_output_is_not_redirected(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +205,6 @@ def test_a_terminal_is_clean_after_whatever_ends_the_search(error: BaseException
     assert "[bold]measuring" in text  # a name is not markup
     assert "2 failed" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is back
-    assert text.rindex("\x1b[2K") < text.rindex("7/200 trials")  # the display is wiped, and one line remains
+    assert text.rindex("\x1b[2K") < text.rindex("7/200")  # the display is wiped, and one line remains
     assert text.endswith("\n")
     assert sys.stderr is stderr

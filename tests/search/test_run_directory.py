@@ -19,9 +19,10 @@ from kneepoint.tasks.errors import RunError
 HOLD = """
 import sys, time, pathlib
 from kneepoint.search.run_directory import RunDirectory
-RunDirectory(pathlib.Path(sys.argv[1])).lock()
+held = RunDirectory(pathlib.Path(sys.argv[1]))
+held.lock()
 print("locked", flush=True)
-time.sleep(600)
+time.sleep(20)
 """
 
 
@@ -117,7 +118,7 @@ def test_a_full_disk_is_said_and_the_old_front_stays(tmp_path: Path, monkeypatch
 
 def test_reading_what_is_not_there_is_refused(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    with pytest.raises(RunError, match="a run directory holds a job.yaml; there is none"):
+    with pytest.raises(RunError, match=r"a run directory holds a job.yaml; there is none"):
         directory.read_job()
     with pytest.raises(RunError, match="there is no front in"):
         directory.read_front()

@@ -67,7 +67,7 @@ def task() -> Task:
 
 def space(tiny: Task | None = None, **changes: Any) -> JointSpace:
     students = StudentFamily(build_student, {"width": [4, 6]}, name="tiny_problem:build_student")
-    arguments: dict[str, Any] = {"weight_bits": (2, 4, 8), "keep": (1.0, 0.5), "students": students, **changes}
+    arguments: dict[str, Any] = {"weight_bits": (4, 8, 16), "keep": (1.0, 0.5), "students": students, **changes}
     return joint_space(tiny or task(), **arguments)
 
 

@@ -105,3 +105,18 @@ def test_scales_are_filled_in(network_of: NetworkOf) -> None:
     assert filled.activations["x"] == ActivationQuant(0.5, 3)
     assert filled.activations.keys() == plan.activations.keys()
     assert plan.weights["a"].scale is None
+
+
+def test_an_activation_fused_behind_an_integer_linear_layer_is_quantized_too() -> None:
+    class Perceptron(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 5), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden: Tensor = self.second(F.relu(self.first(x)))
+            return hidden
+
+    network = Network(Perceptron(), torch.randn(2, 6))
+    integer_then_float = Policy.build(layers={"first": LayerPolicy.of_bits(8), "second": LayerPolicy.of_bits(16)})
+    assert set(QuantPlan.of(network, integer_then_float).activations) == {"x", "relu"}  # a float FusedGemm otherwise

@@ -1,0 +1,81 @@
+"""The same scores in any process and any order."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_problem
+
+from kneepoint.compression.compressed import CompressedNetwork
+from kneepoint.objectives import Accuracy, Latency, Size
+from kneepoint.search.evaluator import Evaluator, build_candidate
+from kneepoint.search.record import Record
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import RunError
+
+ELSEWHERE = """
+import json, pickle, sys
+evaluator, policies = pickle.load(open(sys.argv[1], "rb"))
+records = [evaluator.evaluate(policy, "recovered") for policy in reversed(policies)]
+print(json.dumps([[record.values, record.error, record.weights] for record in reversed(records)]))
+"""
+
+
+def policies(joint: JointSpace) -> list[Policy]:
+    settings = [joint.uniform("teacher", 8, 0.5), joint.uniform("width=4", 4, 1.0), joint.uniform("width=6", 16, 0.5)]
+    return [joint.policy(setting) for setting in settings]
+
+
+def evaluator(joint: JointSpace, directory: Path) -> Evaluator:
+    objectives = [Accuracy().bind(joint.task), Latency("raspberry-pi-4b"), Size()]
+    return Evaluator(joint, objectives, directory, seed=3, settings=tiny_problem.FAST)
+
+
+def test_another_process_and_another_order_give_the_same(joint: JointSpace, tmp_path: Path) -> None:
+    here = [evaluator(joint, tmp_path / "here").evaluate(policy, "recovered") for policy in policies(joint)]
+    sent = tmp_path / "evaluator.pickle"
+    used = evaluator(joint, tmp_path / "there")
+    used.evaluate(Policy.build())
+    sent.write_bytes(pickle.dumps((used, policies(joint))))
+    command = [sys.executable, "-c", ELSEWHERE, str(sent)]
+    environment = {"PYTHONPATH": str(Path(__file__).parent), "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    there = json.loads(done.stdout)
+    assert there == [[record.values, record.error, record.weights] for record in here]
+    assert all(record.error is None and record.weights for record in here)
+
+
+def test_a_stored_network_is_read_back_and_another_made_again(joint: JointSpace, tmp_path: Path) -> None:
+    first = evaluator(joint, tmp_path)
+    policy = policies(joint)[1]
+    for record in (first.evaluate(policy, "recovered"), first.evaluate(policy)):
+        again = evaluator(joint, tmp_path)
+        network = build_candidate(again, Record.from_line(record.to_line()))
+        assert {name: score.value for name, score in again.score(network).items()} == record.values
+
+
+def test_a_damaged_network_is_refused(joint: JointSpace, tmp_path: Path) -> None:
+    one = evaluator(joint, tmp_path)
+    record = one.evaluate(policies(joint)[0], "recovered")
+    stored = tmp_path / "artifacts" / f"{record.weights}.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"\0")
+    with pytest.raises(RunError, match="does not hold what its name says"):
+        build_candidate(one, record)
+
+
+def test_a_full_disk_is_no_failure_of_the_candidate(
+    joint: JointSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: CompressedNetwork, directory: Path) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CompressedNetwork, "save", full)
+    with pytest.raises(RunError, match="No space left on device; make room"):
+        evaluator(joint, tmp_path).evaluate(policies(joint)[0], "recovered")

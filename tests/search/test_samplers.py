@@ -1,0 +1,50 @@
+"""Samplers by name, and the anchors."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+import tiny_problem
+
+from kneepoint.search.local_search import FrontLocalSearch
+from kneepoint.search.samplers import anchors, sampler_name, sampler_named
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.tasks.errors import JobError
+
+
+def test_anchors_are_points_of_the_space(joint: JointSpace) -> None:
+    found = anchors(joint)
+    policies = [joint.policy(setting) for setting in found]
+    assert len({policy.id for policy in policies}) == len(found) == 3 * len(joint.members)
+    assert [dict(policy.layers)["head"].weight_bits for policy in policies[::3]] == [8, 4, 16]
+    assert all(not policy.keep for policy in policies)
+
+
+@pytest.mark.parametrize(("bits", "count"), [((2,), 1), ((2, 32), 1), ((8, 32), 1), ((4, 16), 2)])
+def test_anchors_of_other_widths(joint: JointSpace, bits: tuple[int, ...], count: int) -> None:
+    space = tiny_problem.space(joint.task, weight_bits=bits, students=None)
+    assert [space.policy(one) for one in anchors(space)]
+    assert len(anchors(space)) == count
+
+
+def test_names(joint: JointSpace) -> None:
+    for name in ("kneepoint", "nsga2", "tpe", "gp", "random"):
+        assert isinstance(sampler_named(name, joint, 0), optuna.samplers.BaseSampler)
+        assert sampler_name(name) == name
+    own = optuna.samplers.RandomSampler()
+    assert sampler_named(own, joint, 0) is own
+    assert sampler_name(own) == "RandomSampler"
+    with pytest.raises(JobError, match="unknown sampler 'kneepont'; did you mean 'kneepoint'"):
+        sampler_named("kneepont", joint, 0)
+
+
+def test_no_policy_is_proposed_twice(joint: JointSpace) -> None:
+    sampler = sampler_named("kneepoint", joint, 0)
+    assert isinstance(sampler, FrontLocalSearch)
+    study = optuna.create_study(sampler=sampler)
+    seen = []
+    for _ in range(40):
+        trial = study.ask(dict(joint.distributions))
+        seen.append(joint.policy(trial.params).id)
+        study.tell(trial, float(len(trial.params["student"])))
+    assert len(set(seen)) == 40
