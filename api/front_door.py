@@ -16,8 +16,8 @@ from kneepoint.job_file import read_job_file, resolve_job, resumable
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to
 from kneepoint.reports import LiveDisplay, write_report
-from kneepoint.search.driver import Driver, Result, Status, build_candidate
-from kneepoint.search.evaluator import Evaluator
+from kneepoint.search.driver import Driver, Result, Status
+from kneepoint.search.evaluator import Evaluator, NetworkBuilder
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import read_front
 from kneepoint.search.job import Job
@@ -37,7 +37,7 @@ def search(
     minutes: float | None = None,
     seed: int = 0,
     out: str | Path | None = None,
-    ray: None = None,
+    ray: str | None = None,
     threads: int = 1,
     settings: CompressionSettings | None = None,
     progress: bool = True,
@@ -160,15 +160,14 @@ def export(candidate: Candidate, directory: str | Path, target: str = "onnxrunti
         ParityError: If the runtime does not reach the simulated score.
     """
     check_target(target)
-    build: Callable[[], Any] | None = candidate.build
-    if build is None:
+    if candidate.build is None:
         raise InputError(
             "this candidate cannot be rebuilt: export it from the result of kneepoint.search or by directory"
         )
     scores = {name: score.to_json() for name, score in candidate.scores.items()}
-    task = _task_of(candidate)
+    build = candidate.build
     return export_network(
-        build(), task, Path(directory), target, extra={"scores": scores, "fidelity": candidate.fidelity}
+        build(), build.task, Path(directory), target, extra={"scores": scores, "fidelity": candidate.fidelity}
     )
 
 
@@ -187,7 +186,7 @@ def export_from(out: str | Path, pick: str, where: str | None, target: str, dest
     if record is None:
         raise RunError(f"the trial log of {out} has no record of candidate {chosen.id}; was it edited?")
     evaluator = Evaluator(job.space, job.scored, directory.path, job.seed, job.threads, job.settings)
-    network = build_candidate(evaluator, record)
+    network = NetworkBuilder(evaluator, record)()
     scores = {name: score.to_json() for name, score in chosen.scores.items()}
     extra = {"scores": scores, "fidelity": chosen.fidelity}
     return export_network(network, job.task, Path(destination), target, extra=extra)
@@ -196,13 +195,6 @@ def export_from(out: str | Path, pick: str, where: str | None, target: str, dest
 def _job_of(out: Path, overrides: Mapping[str, Any] | None = None) -> Job:
     resolved = {**RunDirectory(out).read_job(), **(overrides or {})}
     return resolve_job(resumable(resolved), Path.cwd())
-
-
-def _task_of(candidate: Candidate) -> Task:
-    evaluator = getattr(candidate.build, "args", (None,))[0]
-    if not isinstance(evaluator, Evaluator):
-        raise InputError("this candidate does not come from kneepoint.search, so its task is not known")
-    return evaluator.space.task
 
 
 def _observer(display: LiveDisplay | None) -> Callable[[Status], None]:

@@ -11,7 +11,6 @@ import torch
 
 from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
-from kneepoint.search.evaluator import build_candidate
 from kneepoint.search.finalists import checked_front, recovered_finalists
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
@@ -25,7 +24,7 @@ from kneepoint.search.search_loop import SearchLoop
 from kneepoint.search.trials import Trials
 from kneepoint.tasks.metrics import Score
 
-__all__ = ["Driver", "Observer", "Result", "Status", "build_candidate"]
+__all__ = ["Driver", "Observer", "Result", "Status"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import InputError, RunError
 from kneepoint.tasks.metrics import Score
+from kneepoint.tasks.task import Task
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -131,16 +133,34 @@ class Evaluator:
         return {**self.__dict__, "_compressor": None, "report": None}
 
 
-def build_candidate(evaluator: Evaluator, record: Record) -> CompressedNetwork:
-    """The network of a record: read back where it was stored, made again (the same, by its seed) otherwise.
+@dataclass(frozen=True)
+class NetworkBuilder:
+    """The way from a record to its network.
 
-    Raises:
-        RunError: If the stored file is missing or damaged.
+    Attributes:
+        evaluator: Of the run the record belongs to.
+        record: Of a success.
     """
-    if record.weights is None:
-        return evaluator.build(record.policy, record.fidelity)
-    network = evaluator.compressor.train_student(dict(record.policy.student))
-    return CompressedNetwork.load(evaluator.directory / "artifacts", record.weights, record.policy, network)
+
+    evaluator: Evaluator
+    record: Record
+
+    @property
+    def task(self) -> Task:
+        """The problem the network answers."""
+        return self.evaluator.space.task
+
+    def __call__(self) -> CompressedNetwork:
+        """The network: read back where it was stored, made again (the same, by its seed) otherwise.
+
+        Raises:
+            RunError: If the stored file is missing or damaged.
+        """
+        record, evaluator = self.record, self.evaluator
+        if record.weights is None:
+            return evaluator.build(record.policy, record.fidelity)
+        network = evaluator.compressor.train_student(dict(record.policy.student))
+        return CompressedNetwork.load(evaluator.directory / "artifacts", record.weights, record.policy, network)
 
 
 def _one_line(failure: Exception) -> str:

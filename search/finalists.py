@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kneepoint.deployment.exporting import export_network
-from kneepoint.search.evaluator import build_candidate
+from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.front import Candidate, Front, losses
 from kneepoint.search.pareto import largest_contributors
 from kneepoint.search.progress import Progress
@@ -92,7 +92,7 @@ def exported(candidate: Candidate, trials: Trials, directory: RunDirectory) -> C
 
 def _export(candidate: Candidate, record: Record, trials: Trials, folder: Path) -> None:
     task = trials.job.task
-    network = build_candidate(trials.evaluator, record)
+    network = NetworkBuilder(trials.evaluator, record)()
     test = None if task.test is None else task.metric.score(*task.predict(network.module, split="test")).to_json()
     extra = {"test": test, "scores": {name: score.to_json() for name, score in candidate.scores.items()}}
     export_network(network, task, folder, file_name=f"{record.weights}.onnx", extra=extra)

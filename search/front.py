@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 import pandas
 
-from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.objectives.expressions import Condition
 from kneepoint.search.axis import Axis, axes_of, quality_of
+from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.pareto import Matrix, hypervolume, non_dominated
 from kneepoint.search.record import Fidelity
 from kneepoint.spaces.policy import Policy
@@ -50,7 +50,7 @@ class Candidate:
     artifact: str | None = None
     executed: Mapping[str, Score] | None = None
     test: Mapping[str, Score] | None = None
-    build: Callable[[], CompressedNetwork] | None = field(default=None, compare=False, repr=False)
+    build: NetworkBuilder | None = field(default=None, compare=False, repr=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -104,20 +104,35 @@ class Front(Sequence[Candidate]):
     def knee(self) -> Candidate:
         """The best compromise: least regret, quality and cost weighing the same.
 
-        Losses are normalized by the front's own range; the regret of a candidate is the mean loss over the objectives
-        that say how well it answers plus the mean loss over its costs (the minimum Manhattan distance of Chiu, Yen &
-        Juan 2016, with the two sides balanced, so that a second device does not halve the weight of accuracy).
+        The regret is the distance to the front's best in each objective, as a share of the front's range: costs on a
+        logarithmic scale, because they are compared by ratio. Kinds of cost weigh the same (latency, size, energy), and
+        so do the devices within a kind: a second device does not halve the weight of accuracy. Least regret is the
+        minimum Manhattan distance of Chiu, Yen & Juan 2016 with the sides balanced so.
 
         Raises:
             InputError: If the front is empty.
         """
         self._require_members("it has no knee")
-        table = losses(self, self.axes)
-        span = np.ptp(table, axis=0)
-        normalized = (table - table.min(axis=0)) / np.where(span > 0, span, 1.0)
-        quality = np.array(quality_of(self.axes))
-        regret = sum(normalized[:, side].mean(axis=1) for side in (quality, ~quality) if side.any())
-        return self._candidates[int(np.argmin(regret))]
+        quality = [name for name, good in zip(self._kinds(), quality_of(self.axes), strict=True) if good]
+        columns: dict[str, list[Matrix]] = {}
+        for axis, kind in zip(self.axes, self._kinds(), strict=True):
+            columns.setdefault(kind, []).append(self._regret(axis, logarithmic=kind not in quality))
+        by_kind = {kind: np.mean(regrets, axis=0) for kind, regrets in columns.items()}
+        sides = [[regret for kind, regret in by_kind.items() if (kind in quality) == side] for side in (True, False)]
+        total = sum(np.mean(side, axis=0) for side in sides if side)
+        return self._candidates[int(np.argmin(total))]
+
+    def _kinds(self) -> list[str]:
+        return [axis.name.partition("@")[0] for axis in self.axes]
+
+    def _regret(self, axis: Axis, *, logarithmic: bool) -> Matrix:
+        """How far each candidate is from the best of ``axis``: 0 for the best, 1 for the worst of the front."""
+        values = np.array([candidate.values[axis.name] for candidate in self])
+        if logarithmic and (values > 0).all():
+            values = np.log(values)
+        loss = values if axis.direction == "minimize" else -values
+        span = float(np.ptp(loss))
+        return np.asarray((loss - loss.min()) / span if span > 0 else np.zeros_like(loss))
 
     def pick(self, which: str = "knee", where: str | None = None) -> Candidate:
         """One candidate.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from kneepoint.compression.compressor import Report
 from kneepoint.search.axis import Axis
-from kneepoint.search.evaluator import Evaluator, build_candidate
+from kneepoint.search.evaluator import Evaluator, NetworkBuilder
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.job import Job
 from kneepoint.search.record import Fidelity, Record
@@ -86,7 +85,7 @@ class Trials:
             scores=record.scores,
             fidelity=record.fidelity,
             feasible=self.job.constraints.holds(record.values, self.teacher_values, self._directions),
-            build=partial(build_candidate, self.evaluator, record),
+            build=NetworkBuilder(self.evaluator, record),
         )
 
     def candidates(self, records: Iterable[Record]) -> list[Candidate]:

@@ -46,7 +46,7 @@ def result(user: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> kp.Res
     space = kp.joint_space(task, students=None)
     objectives = [kp.Accuracy(), kp.Latency("x86-server"), kp.Size(), user.share_of_zero, Depth()]
     out = tmp_path_factory.mktemp("python") / "run"
-    return kp.search(task, space, objectives, trials=5, out=out, settings=FAST, progress=False)  # type: ignore[no-any-return, operator]  # the room is callable
+    return kp.search(task, space, objectives, trials=5, out=out, settings=FAST, progress=False)
 
 
 def test_the_front_holds_every_objective(result: kp.Result) -> None:
@@ -78,7 +78,7 @@ def test_the_same_call_goes_on_with_its_run(result: kp.Result, user: ModuleType)
         resume(result.directory, progress=False)
     task = user.task()
     with pytest.raises(RunError, match="objectives differs"):
-        kp.search(task, kp.joint_space(task, students=None), ["accuracy"], out=result.directory)  # type: ignore[operator]  # the room is callable
+        kp.search(task, kp.joint_space(task, students=None), ["accuracy"], out=result.directory)
 
 
 def test_export_from_a_run_of_a_file(finished: Path, tmp_path: Path) -> None:
@@ -95,8 +95,10 @@ def test_the_same_seed_gives_the_same_front(folder: Path, finished: Path, tmp_pa
 
 
 def test_a_cluster_is_refused_clearly(user: ModuleType) -> None:
+    task = user.task()
+    space = kp.joint_space(task, students=None)
     with pytest.raises(JobError, match="ray= must be None"):
-        kp.search(None, None, [], ray="auto")  # type: ignore[operator]  # the room is callable
+        kp.search(task, space, ["accuracy"], ray="auto")
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,7 @@ from kneepoint.search.front import Candidate
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.metrics import Score
-
-sys.path.insert(0, str(Path(__file__).parent))  # this folder is no package
-
-import tiny_problem
+from tests.search import tiny_problem
 
 MakeCandidate = Callable[..., Candidate]
 AXES = (

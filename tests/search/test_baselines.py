@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tiny_problem
-
 from kneepoint.search.baselines import fixed_baselines, random_parameters
 from kneepoint.spaces.joint_space import JointSpace
+from tests.search import tiny_problem
 
 
 def test_the_fixed_ones(joint: JointSpace) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 import optuna
 import pytest
-import tiny_problem
-from tiny_problem import Fragile
 
 from kneepoint.objectives import Accuracy, Latency, Size, View
 from kneepoint.reports import RunView
@@ -25,6 +23,8 @@ from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.trial_log import TrialLog
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import JobError, JobFailed, ObjectiveError, RunError
+from tests.search import tiny_problem
+from tests.search.tiny_problem import Fragile
 
 
 @pytest.fixture
@@ -307,14 +307,15 @@ def test_the_observer_sees_every_stage(joint: JointSpace, tmp_path: Path) -> Non
     assert set(last.best) == {"accuracy", "latency_ms@raspberry-pi-4b", "size_mb"}
 
 
-def test_candidates_of_a_result_know_their_evaluator(joint: JointSpace, tmp_path: Path) -> None:
+def test_candidates_of_a_result_know_their_task(joint: JointSpace, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     wanted = tiny_problem.job(joint, trials=2)
     directory.open_for(wanted)
     result = Driver(wanted, directory).run()
     directory.unlock()
     candidate: Candidate = result.front.knee()
-    assert isinstance(getattr(candidate.build, "args", (None,))[0], Evaluator)
+    assert candidate.build is not None
+    assert candidate.build.task is joint.task
     assert candidate.executed is not None
     assert candidate.test is not None
     assert result.baselines["teacher fp32"][0].values == {name: score.value for name, score in result.teacher.items()}

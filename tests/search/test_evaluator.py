@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_problem
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.objectives import Accuracy, Latency, Size
-from kneepoint.search.evaluator import Evaluator, build_candidate
+from kneepoint.search.evaluator import Evaluator, NetworkBuilder
 from kneepoint.search.record import Record
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import RunError
+from tests.search import tiny_problem
 
 ELSEWHERE = """
 import json, pickle, sys
@@ -45,7 +45,7 @@ def test_another_process_and_another_order_give_the_same(joint: JointSpace, tmp_
     used.evaluate(Policy.build())
     sent.write_bytes(pickle.dumps((used, policies(joint))))
     command = [sys.executable, "-c", ELSEWHERE, str(sent)]
-    environment = {"PYTHONPATH": str(Path(__file__).parent), "PATH": "", "OMP_NUM_THREADS": "1"}
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     there = json.loads(done.stdout)
     assert there == [[record.values, record.error, record.weights] for record in here]
@@ -57,7 +57,7 @@ def test_a_stored_network_is_read_back_and_another_made_again(joint: JointSpace,
     policy = policies(joint)[1]
     for record in (first.evaluate(policy, "recovered"), first.evaluate(policy)):
         again = evaluator(joint, tmp_path)
-        network = build_candidate(again, Record.from_line(record.to_line()))
+        network = NetworkBuilder(again, Record.from_line(record.to_line()))()
         assert {name: score.value for name, score in again.score(network).items()} == record.values
 
 
@@ -67,7 +67,7 @@ def test_a_damaged_network_is_refused(joint: JointSpace, tmp_path: Path) -> None
     stored = tmp_path / "artifacts" / f"{record.weights}.safetensors"
     stored.write_bytes(stored.read_bytes()[:-1] + b"\0")
     with pytest.raises(RunError, match="does not hold what its name says"):
-        build_candidate(one, record)
+        NetworkBuilder(one, record)()
 
 
 def test_a_full_disk_is_no_failure_of_the_candidate(

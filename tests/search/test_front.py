@@ -71,6 +71,13 @@ def test_a_metric_that_is_an_error_weighs_as_much_as_all_costs(candidate: Make) 
     assert front.knee().values["accuracy"] in (0.1, 0.2)
 
 
+def test_costs_are_compared_by_ratio(candidate: Make, axes: tuple[Axis, ...]) -> None:
+    # On a linear scale b would be all but free; by ratio it is half-way, and c is worth its accuracy.
+    members = [candidate(0.9, 100.0, 1.0, "a"), candidate(0.8, 10.0, 0.1, "b"), candidate(0.78, 1.0, 0.01, "c")]
+    front = Front([*members, candidate(0.7, 0.9, 0.009, "d")], axes, TEACHER)
+    assert front.knee().id == candidate(0, name="c").id
+
+
 def test_picks_by_name(front: Front) -> None:
     assert front.pick("most-accurate").values["accuracy"] == 0.9
     assert front.pick("fastest").values["latency_ms@pi"] == 1.0

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_problem
 import yaml
 
 from kneepoint.search.job import same_job
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import JobError, ObjectiveError
+from tests.search import tiny_problem
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import tiny_problem
 from optuna.trial import TrialState
 
 from kneepoint.search.mirror import StudyMirror, write_study
@@ -16,6 +15,7 @@ from kneepoint.search.trials import Trials
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import RunError
 from kneepoint.tasks.metrics import Score
+from tests.search import tiny_problem
 
 
 @pytest.fixture

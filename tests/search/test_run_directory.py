@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_problem
 
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import RunError
+from tests.search import tiny_problem
 
 HOLD = """
 import sys, time, pathlib

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_problem
 
 from kneepoint.search.front import Candidate
 from kneepoint.search.progress import Progress
@@ -18,6 +17,7 @@ from kneepoint.search.trials import Trials
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.metrics import Score
+from tests.search import tiny_problem
 
 
 @pytest.fixture

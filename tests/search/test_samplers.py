@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import optuna
 import pytest
-import tiny_problem
 
 from kneepoint.search.local_search import FrontLocalSearch
 from kneepoint.search.samplers import anchors, sampler_name, sampler_named
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import JobError
+from tests.search import tiny_problem
 
 
 def test_anchors_are_points_of_the_space(joint: JointSpace) -> None:
