@@ -35,13 +35,13 @@ JOB: dict[str, Any] = {
     "objectives": ["accuracy", "latency_ms@raspberry-pi-4b", "latency_ms@x86-server", "size_mb"],
     "constraints": ["accuracy_drop <= 0.025"],
     "sampler": "kneepoint",
-    "trials": 140,
+    "trials": 120,
     "seed": 0,
-    "threads": 2,
+    "threads": 1,
     "training": {
-        "student_steps": 800,
+        "student_steps": 700,
         "student_learning_rate": digits.STUDENT_LEARNING_RATE,
-        "recovery_steps": 300,
+        "recovery_steps": 250,
         "recovery_learning_rate": 1.5e-3,
     },
 }

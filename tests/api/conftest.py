@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 
 from kneepoint.command_line import main
 
@@ -119,14 +118,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "tiny_task.py").write_text(TASK)
     (path / "job.yaml").write_text(JOB)
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
