@@ -29,7 +29,7 @@ JOB: dict[str, Any] = {
         "keep": [1.0, 0.75, 0.5, 0.25],
         "students": {
             "build": "kneepoint.tasks.digits:build_student",
-            "axes": {"depth": [1, 2], "width": [0.25, 0.375, 0.5, 0.75]},
+            "axes": {"depth": [1, 2], "width": [0.25, 0.5, 0.75]},
         },
     },
     "objectives": ["accuracy", "latency_ms@raspberry-pi-4b", "latency_ms@x86-server", "size_mb"],

@@ -1,6 +1,6 @@
 """Runs the quickstart as a user would and holds its run directory against the project's bars.
 
-    python benchmarks/quickstart_bars.py                one run, about three minutes
+    python benchmarks/quickstart_bars.py                one run, about four minutes
     python benchmarks/quickstart_bars.py --runs 2       and the same seed again: the same front.json
     python benchmarks/quickstart_bars.py --check DIR    the bars alone, on a run that is there
 

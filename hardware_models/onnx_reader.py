@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
+from kneepoint.hardware_models.onnx_loading import SMALL, Shape, concrete_shapes, load_with_shapes
 from kneepoint.hardware_models.operators import Operator, OperatorTable, Tensor, Weight, WeightFormat
 from kneepoint.tasks.errors import DeviceError
 
@@ -45,10 +44,6 @@ BITS: dict[int, int] = {
     TensorProto.UINT2: 2,
 }
 BYTE_TYPES = (TensorProto.INT8, TensorProto.UINT8)
-SMALL = 1024
-"""Constants of more elements than this are never read as values, so their data is dropped before shape inference."""
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -81,84 +76,13 @@ def read_onnx(source: str | Path | onnx.ModelProto, batch: int = 1) -> OperatorT
     Raises:
         DeviceError: If the file is missing or is not ONNX, or if a shape cannot be inferred.
     """
-    if batch < 1:
-        raise DeviceError(f"the batch is a positive number; got {batch}")
-    model = _load(source)
-    _fix_batch(model, batch)
+    model = load_with_shapes(source, batch)
     try:
-        return _Lowering(_infer(model).graph).table()
+        return _Lowering(model.graph).table()
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise DeviceError(
             f"the ONNX model is malformed ({type(error).__name__}: {error}); onnx.checker.check_model says where"
         ) from error
-
-
-def _load(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
-    """A private copy of the model, without the data of its large constants."""
-    if isinstance(source, onnx.ModelProto):
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-        where = "the given model"
-    else:
-        model, where = _load_file(Path(source)), str(source)
-    if not model.graph.node or not model.opset_import:
-        raise DeviceError(f"{where} is not an ONNX model: it holds no graph; pass a file written by an ONNX exporter")
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    for tensor in model.graph.initializer:
-        _drop_large_data(tensor)
-    return model
-
-
-def _load_file(path: Path) -> onnx.ModelProto:
-    try:
-        # Weights are described by their shapes, so data outside the file is never opened.
-        return onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise DeviceError(f"cannot read an ONNX model from {path}: {why}; pass the path of an .onnx file") from error
-
-
-def _drop_large_data(tensor: TensorProto) -> None:
-    if math.prod(tensor.dims) > SMALL:
-        for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(name)
-
-
-def _fix_batch(model: onnx.ModelProto, batch: int) -> None:
-    """Replaces the symbolic first dimension of every input, wherever its name stands, by ``batch``."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    symbols = set()
-    for value in model.graph.input:
-        dimensions = value.type.tensor_type.shape.dim
-        if value.name in constants or not dimensions or dimensions[0].dim_value > 0:
-            continue
-        if dimensions[0].dim_param:
-            symbols.add(dimensions[0].dim_param)
-        dimensions[0].dim_value = batch
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in symbols:
-                dimension.dim_value = batch
-
-
-def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise DeviceError(f"the shapes of the ONNX model cannot be inferred: {error}; export it again") from error
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Every tensor with a known, concrete shape."""
-    found = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if not value.type.tensor_type.HasField("shape"):
-            continue
-        dimensions = value.type.tensor_type.shape.dim
-        if all(dimension.HasField("dim_value") and dimension.dim_value >= 0 for dimension in dimensions):
-            found[value.name] = tuple(dimension.dim_value for dimension in dimensions)
-    return found
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
@@ -197,7 +121,7 @@ class _Lowering:
     names: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.shapes = _shapes(self.graph)
+        self.shapes = concrete_shapes(self.graph)
         self.types = {value.name: value.type.tensor_type.elem_type for value in self.graph.input}
         self.reads = Counter(value.name for value in self.graph.output)
         for node in self.graph.node:
