@@ -12,7 +12,13 @@ WriteRun = Callable[..., Path]
 
 
 def pretend_kaleido(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    found = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> object:
+        """Others, plotly's own lazy loading among them, are answered truly."""
+        return (object() if installed else None) if name == "kaleido" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
 
 
 def test_without_kaleido_the_extra_is_named(
