@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import kneepoint.search  # noqa: F401 - its module is made callable below
 
 if TYPE_CHECKING:
-    from kneepoint.compression.compressor import CompressionSettings
     from kneepoint.compression.distillation import Distillation
+    from kneepoint.compression.settings import CompressionSettings
     from kneepoint.deployment.runtime import measure
-    from kneepoint.front_door import export, open_front, resume, search
+    from kneepoint.front_door import export, inspect, open_front, resume, search
     from kneepoint.hardware_models.devices import list_devices, load_device
     from kneepoint.objectives import (
         Accuracy,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Accuracy": "kneepoint.objectives.quality",
     "Candidate": "kneepoint.search.front",
-    "CompressionSettings": "kneepoint.compression.compressor",
+    "CompressionSettings": "kneepoint.compression.settings",
     "Distillation": "kneepoint.compression.distillation",
     "Energy": "kneepoint.objectives.costs",
     "Front": "kneepoint.search.front",
@@ -68,6 +68,7 @@ _HOMES = {
     "Task": "kneepoint.tasks.task",
     "View": "kneepoint.objectives.view",
     "export": "kneepoint.front_door",
+    "inspect": "kneepoint.front_door",
     "joint_space": "kneepoint.spaces.joint_space",
     "list_devices": "kneepoint.hardware_models.devices",
     "load_device": "kneepoint.hardware_models.devices",
@@ -100,6 +101,7 @@ __all__ = [
     "Task",
     "View",
     "export",
+    "inspect",
     "joint_space",
     "list_devices",
     "load_device",

@@ -31,6 +31,8 @@ _state = {"debug": False}
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+JobArgument = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job file.")]
+OverridesOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key of the job.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON, and nothing else.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of one inference.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -80,12 +82,32 @@ def quickstart(
 
 @app.command()
 @reported
+def inspect(
+    job: JobArgument,
+    overrides: OverridesOption = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every layer, group and kernel.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say before any computing what JOB.yaml may change, what its devices execute, and about how long it takes."""
+    from kneepoint.front_door import inspect_file
+    from kneepoint.reports import inspection_views
+
+    found = inspect_file(job, overrides or [])
+    if as_json:
+        _print_json(found.to_json())
+        return
+    for view in inspection_views(found, verbose):
+        _print(view)
+
+
+@app.command()
+@reported
 def search(
-    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job file.")],
+    job: JobArgument,
     out: Annotated[Path | None, typer.Option("--out", help="The run directory; by default runs/TASK.")] = None,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key of the job.")] = None,
+    overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search as JOB.yaml says; a run that is there already is gone on with."""

@@ -1,4 +1,4 @@
-"""The calls a user makes: search, resume, export."""
+"""The calls a user makes: inspect, search, resume, export."""
 
 from __future__ import annotations
 
@@ -10,21 +10,78 @@ from typing import Any
 import torch
 from optuna.samplers import BaseSampler
 
-from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.deployment.exporting import Artifact, check_target, export_network
+from kneepoint.hardware_models.devices import Device, load_device
 from kneepoint.job_file import read_job_file, resolve_job, resumable
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to
-from kneepoint.reports import LiveDisplay, write_report
+from kneepoint.reports import Inspection, LiveDisplay, write_report
 from kneepoint.search.driver import Driver, Result, Status
-from kneepoint.search.evaluator import Evaluator, NetworkBuilder
+from kneepoint.search.evaluator import Evaluator, MeasuredBy, NetworkBuilder
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import read_front
-from kneepoint.search.job import Job
+from kneepoint.search.inspection import inspect_space
+from kneepoint.search.job import Job, check_budget
 from kneepoint.search.run_directory import RunDirectory
-from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.search.time_estimate import Effort
+from kneepoint.spaces.joint_space import JointSpace, joint_space
+from kneepoint.spaces.students import auto_family
 from kneepoint.tasks.errors import InputError, JobError, RunError
 from kneepoint.tasks.task import Task
+
+
+def inspect(
+    task: Task,
+    space: JointSpace | None = None,
+    devices: Sequence[str | Device] = (),
+    trials: int = 100,
+    minutes: float | None = None,
+    threads: int = 1,
+    settings: CompressionSettings | None = None,
+) -> Inspection:
+    """What a search may change, what it may not and why, what devices execute, and about how long it takes.
+
+    Nothing is trained and no data is read but the first validation batch, on which the teacher is timed. The result
+    shows itself as tables where it is printed.
+
+    Args:
+        task: The trained network and its data.
+        space: What may vary; by default what :func:`kneepoint.joint_space` gives, without students where the network
+            has no channels that may vary.
+        devices: Names that ``kneepoint devices list`` shows, paths of device files, or devices.
+        trials: Candidates that the search would measure.
+        minutes: Wall time for measuring them.
+        threads: Of torch, while training and measuring.
+        settings: How students are trained and compressed networks recover.
+
+    Raises:
+        InputError: If the task, the space or a device is wrong, or the model cannot be traced.
+    """
+    if not isinstance(task, Task):
+        raise InputError(f"inspect takes a kneepoint.Task; got {type(task).__name__}")
+    check_budget(trials, minutes, seed=0, threads=threads)
+    chosen = space or _default_space(task)
+    if chosen.task is not task:
+        raise InputError("the space is of another task: make it with kneepoint.joint_space(task, ...)")
+    loaded = [device if isinstance(device, Device) else load_device(device) for device in _listed(devices)]
+    effort = Effort(trials, minutes, threads, settings or CompressionSettings())
+    return Inspection.of(inspect_space(chosen, loaded, effort))
+
+
+def inspect_file(path: Path, overrides: Sequence[str] = ()) -> Inspection:
+    """:func:`inspect` for a job file, which is checked as a search would check it.
+
+    Args:
+        path: The YAML file; what it refers to is relative to its folder.
+        overrides: ``key=value`` for keys of the file.
+
+    Raises:
+        InputError: If the file or what it refers to is wrong, or the model cannot be traced.
+    """
+    job = resolve_job(read_job_file(path, overrides), path.parent, run_task=False)
+    effort = Effort(job.trials, job.minutes, job.threads, job.settings)
+    return Inspection.of(inspect_space(job.space, job.devices, effort))
 
 
 def search(
@@ -40,6 +97,7 @@ def search(
     ray: str | None = None,
     threads: int = 1,
     settings: CompressionSettings | None = None,
+    measure: MeasuredBy = "simulator",
     progress: bool = True,
 ) -> Result:
     """Search ``space`` and return the front of networks that can be deployed.
@@ -58,7 +116,10 @@ def search(
         out: The run directory; by default ``runs/TASK``.
         ray: Must be None: clusters are not there yet.
         threads: Of torch, while training and measuring. The results depend on it in their last bits.
-        settings: How students are trained and compressed networks recover.
+        settings: How students are trained, networks quantized and pruned, and how they recover.
+        measure: What candidates are measured with: the ``simulator`` in torch, or ``onnxruntime`` on this machine,
+            which is several times as fast on processors with integer instructions and takes a second or two once for
+            every architecture. Both give the same outputs but for rounding.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -81,6 +142,7 @@ def search(
         seed=seed,
         threads=threads,
         settings=settings,
+        measure=measure,
         references=_references(objectives),
     )
     return run_job(job, Path(out) if out is not None else Path("runs") / _folder_name(task.name), progress)
@@ -185,11 +247,26 @@ def export_from(out: str | Path, pick: str, where: str | None, target: str, dest
     record = directory.log().find(chosen.policy.id, chosen.fidelity)
     if record is None:
         raise RunError(f"the trial log of {out} has no record of candidate {chosen.id}; was it edited?")
-    evaluator = Evaluator(job.space, job.scored, directory.path, job.seed, job.threads, job.settings)
+    evaluator = Evaluator(
+        job.space, job.scored, directory.path, job.seed, job.threads, job.settings, measure=job.measure
+    )
     network = NetworkBuilder(evaluator, record)()
     scores = {name: score.to_json() for name, score in chosen.scores.items()}
     extra = {"scores": scores, "fidelity": chosen.fidelity}
     return export_network(network, job.task, Path(destination), target, extra=extra)
+
+
+def _default_space(task: Task) -> JointSpace:
+    space = joint_space(task, students=None)
+    if space.teacher.groups:
+        space.students = auto_family(space.teacher)
+    return space
+
+
+def _listed(devices: Sequence[str | Device]) -> Sequence[str | Device]:
+    if isinstance(devices, str | Device):
+        raise InputError(f"devices is a list; got {devices!r}: write it in brackets")
+    return devices
 
 
 def _job_of(out: Path, overrides: Mapping[str, Any] | None = None) -> Job:

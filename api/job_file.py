@@ -10,12 +10,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.compression.ranges import RangeMethod
+from kneepoint.compression.settings import CompressionSettings, QuantizationSettings, ScaleMethod
 from kneepoint.objectives.objective import Objective, objective
 from kneepoint.references import absolute_reference, load_reference
+from kneepoint.search.evaluator import MeasuredBy
 from kneepoint.search.job import Job
 from kneepoint.spaces.joint_space import joint_space
+from kneepoint.spaces.ranking import Importance
 from kneepoint.spaces.students import StudentFamily
+from kneepoint.spaces.widths import CHANNEL_MULTIPLE
 from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
 
@@ -34,9 +38,11 @@ class StudentsSection(_Section):
 class SpaceSection(_Section):
     """What may vary."""
 
-    weight_bits: list[int] = [2, 4, 8, 16]
+    weight_bits: list[int | str] = [2, 4, 8, 16]
     keep: list[float | int] = [1.0, 0.75, 0.5, 0.25]
     students: Literal["auto"] | StudentsSection | None = "auto"
+    blocks: bool = False
+    channel_multiple: int = Field(default=CHANNEL_MULTIPLE, ge=1)
 
 
 class TrainingSection(_Section):
@@ -49,8 +55,10 @@ class TrainingSection(_Section):
     temperature: float = Field(default=CompressionSettings().student.temperature, gt=0)
     alpha: float = Field(default=CompressionSettings().student.alpha, ge=0, le=1)
     calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
+    importance: Importance = CompressionSettings().importance
+    pruning_steps: int = Field(default=CompressionSettings().pruning_steps, ge=1)
 
-    def settings(self) -> CompressionSettings:
+    def settings(self, quantization: QuantizationSettings) -> CompressionSettings:
         """As the compressor takes them."""
         base = CompressionSettings()
         soft = {"temperature": self.temperature, "alpha": self.alpha}
@@ -58,7 +66,24 @@ class TrainingSection(_Section):
             replace(base.student, steps=self.student_steps, learning_rate=self.student_learning_rate, **soft),
             replace(base.recovery, steps=self.recovery_steps, learning_rate=self.recovery_learning_rate, **soft),
             self.calibration_samples,
+            quantization,
+            self.importance,
+            self.pruning_steps,
         )
+
+
+class QuantizationSection(_Section):
+    """The keys of ``quantization``."""
+
+    weight_scale: ScaleMethod = QuantizationSettings().weight_scale
+    activation_range: RangeMethod = QuantizationSettings().activation_range
+    learned_bits: int = Field(default=QuantizationSettings().learned_bits, ge=0, le=8)
+    bias_correction: bool = QuantizationSettings().bias_correction
+    equalization: bool = QuantizationSettings().equalization
+
+    def settings(self) -> QuantizationSettings:
+        """As the compressor takes them."""
+        return QuantizationSettings(**self.model_dump())
 
 
 class JobFile(_Section):
@@ -74,6 +99,8 @@ class JobFile(_Section):
     seed: int = 0
     threads: int | None = None
     training: TrainingSection = TrainingSection()
+    quantization: QuantizationSection = QuantizationSection()
+    measure: MeasuredBy = "simulator"
     out: str | None = None
 
 
@@ -127,13 +154,14 @@ def resumable(resolved: Mapping[str, Any]) -> JobFile:
     return parse_job(content, "job.yaml")
 
 
-def resolve_job(job: JobFile, folder: Path, task: Task | None = None) -> Job:
+def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: bool = True) -> Job:
     """Load what the file refers to and check everything.
 
     Args:
         job: A checked file.
         folder: What its relative files are relative to.
         task: The task that ``job.task`` names, if it is loaded already.
+        run_task: Whether to run the teacher over its data once, which checks the task.
 
     Raises:
         InputError: Naming what is wrong and the way out.
@@ -146,7 +174,14 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None) -> Job:
         family = StudentFamily(load_reference(students.build, folder), students.axes, name=reference)
     else:
         family = students
-    space = joint_space(loaded, job.space.weight_bits, [float(value) for value in job.space.keep], family)
+    space = joint_space(
+        loaded,
+        job.space.weight_bits,
+        [float(value) for value in job.space.keep],
+        family,
+        job.space.blocks,
+        job.space.channel_multiple,
+    )
     objectives = [_objective(entry, folder) for entry in job.objectives]
     references = {
         "task": absolute_reference(job.task, folder),
@@ -166,8 +201,10 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None) -> Job:
         minutes=job.minutes,
         seed=job.seed,
         threads=job.threads or default_threads(),
-        settings=job.training.settings(),
+        settings=job.training.settings(job.quantization.settings()),
+        measure=job.measure,
         references=references,
+        run_task=run_task,
     )
 
 

@@ -1,8 +1,9 @@
 """Policy to network: pruned, quantized, distilled and recovered."""
 
 from kneepoint.compression.compressed import CompressedNetwork
-from kneepoint.compression.compressor import CompressionSettings, Compressor
+from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import Distillation, distill
+from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
 from kneepoint.compression.student_store import StudentStore
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "CompressionSettings",
     "Compressor",
     "Distillation",
+    "QuantizationSettings",
     "StudentStore",
     "distill",
 ]

@@ -27,32 +27,45 @@ class CompressedNetwork:
 
     Attributes:
         policy: What it was made from.
-        network: The structure: the teacher's, or the student's.
-        folded: The float network with BatchNorm folded in, cut to the kept channels.
+        network: The structure: the teacher's, or the student's, without the residual blocks that are left out.
+        graph: The float network with BatchNorm folded in, cut to the kept channels; shared by policies of one width.
+        tensors: The policy's own values of weights and biases, by name; ``graph`` has all others.
         plan: With every scale.
         kept: Sorted indices of the channels that stay, for every thinned group.
     """
 
     policy: Policy
     network: Network = field(repr=False)
-    folded: fx.GraphModule = field(repr=False)
+    graph: fx.GraphModule = field(repr=False)
+    tensors: Mapping[str, Tensor] = field(repr=False)
     plan: QuantPlan = field(repr=False)
     kept: Mapping[str, Tensor] = field(repr=False)
 
     @cached_property
+    def folded(self) -> fx.GraphModule:
+        """The float network on the policy's values: what activations are not rounded in."""
+        return with_tensors(self.graph, self.tensors)
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        """Every value of the folded network, by name."""
+        return {**{name: value.detach() for name, value in tensors_of(self.graph).items()}, **self.tensors}
+
+    @cached_property
     def module(self) -> fx.GraphModule:
         """The simulator: same outputs as the exported artifact, up to float rounding."""
-        return simulate(self.network, self.folded, self.plan)
+        return simulate(self.network, self.graph, self.plan, self.state)
 
     def save(self, directory: Path) -> str:
         """Write it to ``directory/SHA256.safetensors``; returns the SHA-256."""
-        used = tensors_of(self.folded)
-        tensors = {f"weight/{name}": value for name, value in used.items()}
+        tensors = {f"weight/{name}": value for name, value in self.state.items()}
         tensors.update({f"kept/{group}": rows for group, rows in self.kept.items()})
         for layer, quant in self.plan.weights.items():
             if quant.scale is not None:
                 tensors[f"scale/{layer}"] = quant.scale
-        activations = {name: [quant.scale, quant.zero_point] for name, quant in self.plan.activations.items()}
+        activations = {
+            name: [quant.scale, quant.zero_point, quant.bits] for name, quant in self.plan.activations.items()
+        }
         return store_tensors(directory, tensors, {"policy": self.policy.to_json(), "activations": activations})
 
     @classmethod
@@ -76,10 +89,10 @@ class CompressedNetwork:
         kept = _under("kept/", tensors)
         plan = QuantPlan.of(network, policy).with_scales(
             _under("scale/", tensors),
-            {name: ActivationQuant(*pair) for name, pair in facts["activations"].items()},
+            {name: ActivationQuant(*values) for name, values in facts["activations"].items()},
         )
-        folded = with_tensors(fold(network, cut(network, kept)), _under("weight/", tensors))
-        return cls(policy, network, folded, plan, kept)
+        graph = fold(network, cut(network, kept))
+        return cls(policy, network, graph, _under("weight/", tensors), plan, kept)
 
 
 def with_tensors(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> fx.GraphModule:

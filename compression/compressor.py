@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,46 +13,37 @@ from torch import Tensor, fx, nn
 
 from kneepoint.compression.batch_norm import fold, reestimate
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
-from kneepoint.compression.distillation import RECOVERY, STUDENT_TRAINING, Distillation, distill
-from kneepoint.compression.pruning import channel_ranking, kept_channels
-from kneepoint.compression.quantizers import dequantized_weight, scale_that_holds_bias, weight_scale
-from kneepoint.compression.simulation import activation_ranges, bias_of, trainable_simulation
+from kneepoint.compression.distillation import distill
+from kneepoint.compression.equalization import equalize
+from kneepoint.compression.prepared import PreparedNetwork
+from kneepoint.compression.pruning import Ranker, kept_channels, prune_in_stages, ranker
+from kneepoint.compression.quantizers import scale_that_holds_bias
+from kneepoint.compression.ranges import observe
+from kneepoint.compression.settings import CompressionSettings
+from kneepoint.compression.simulation import bias_of, trainable_simulation
+from kneepoint.compression.statistics import InputStatistics, cut_statistics, input_statistics
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import AxisValue, Policy
-from kneepoint.spaces.quant_plan import QuantPlan
+from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan
 from kneepoint.spaces.students import describe
 from kneepoint.spaces.surgery import cut
-from kneepoint.spaces.tracing import tensors_of
+from kneepoint.spaces.tracing import copy_graph_module
 from kneepoint.tasks.batches import as_pair, leaves
 from kneepoint.tasks.errors import RunError, TaskError
 from kneepoint.tasks.seeding import digest_seed, seeded
 from kneepoint.tasks.training import Progress
 
-CALIBRATION_SAMPLES = 512
 Report = Callable[[str, int, int], None]
 """Progress of a long step: (what, done, of how many)."""
+_WIDTHS = 8
+"""Networks of different widths that are kept ready; policies that differ in bits alone share one."""
 
 
-@dataclass(frozen=True)
-class CompressionSettings:
-    """How policies become networks.
-
-    Attributes:
-        student: How a student is trained.
-        recovery: How a compressed network recovers.
-        calibration_samples: Training samples that set activation ranges and BatchNorm statistics.
-    """
-
-    student: Distillation = STUDENT_TRAINING
-    recovery: Distillation = RECOVERY
-    calibration_samples: int = CALIBRATION_SAMPLES
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Source:
-    """What a network's policies share, computed once.
+    """What the policies of one architecture share, computed once.
 
     The tensors are copies: networks belong to the space, and another compressor may train a student to other weights.
     """
@@ -58,7 +51,12 @@ class _Source:
     network: Network
     tensors: Mapping[str, Tensor]
     folded: fx.GraphModule
-    ranking: Mapping[str, Tensor]
+    rank: Ranker
+
+    @cached_property
+    def ranking(self) -> Mapping[str, Tensor]:
+        """Channels of every group from most to least important."""
+        return self.rank(self.tensors, self.folded)
 
 
 class Compressor:
@@ -79,31 +77,35 @@ class Compressor:
         self.store = store
         self.seed = seed
         self.settings = settings or CompressionSettings()
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[tuple[str, frozenset[str]], _Source] = {}
+        self._statistics: dict[_Source, Mapping[str, InputStatistics]] = {}
+        self._prepared: OrderedDict[tuple[Any, ...], PreparedNetwork] = OrderedDict()
         self._calibration: list[Any] | None = None
 
     def compress(self, policy: Policy, report: Report | None = None) -> CompressedNetwork:
         """The network of ``policy``, without training (other than its student's, the first time).
 
+        What policies share is computed once: policies that differ in bits alone only gather what was quantized before.
+
         Raises:
             SpaceError: If the policy does not fit its network.
         """
-        source = self._source(dict(policy.student), report)
-        source.network.check(policy)
-        kept = kept_channels(source.network, policy, source.ranking)
-        folded = self._prune(source, kept) if kept else source.folded
-        return self._calibrated(policy, source.network, folded, kept)
+        return _quantized(policy, self._prepare(policy, report))
 
     def recover(self, compressed: CompressedNetwork, report: Report | None = None) -> CompressedNetwork:
         """``compressed`` after a short distillation through its own quantizers.
 
-        The scales stay as they were calibrated, so the weights settle on the grid they will be stored on.
+        Activation ranges are those of the network with its weights rounded. From then on the scales stay, so that the
+        weights settle on the grid they will be stored on.
         """
+        if self.settings.pruning_steps > 1 and compressed.kept:
+            compressed = self._pruned_in_stages(compressed.policy, report)
+        compressed = self._recalibrated(compressed)
         trained = trainable_simulation(compressed.network, compressed.folded, compressed.plan)
         seed = digest_seed("recover", compressed.policy.id, self.seed)
         distill(self.task, trained, self.settings.recovery, seed, _progress(report, "recovering"))
         learned = dict(trained.named_parameters())
-        return replace(compressed, folded=with_tensors(compressed.folded, learned))
+        return replace(compressed, tensors={**compressed.state, **{k: v.detach() for k, v in learned.items()}})
 
     def train_student(self, student: Mapping[str, AxisValue], report: Report | None = None) -> Network:
         """The trained network of ``student``: loaded where the store has it, distilled and stored otherwise."""
@@ -124,37 +126,104 @@ class Compressor:
 
     def __getstate__(self) -> dict[str, object]:
         """Without what another process computes again: graph modules do not survive pickling."""
-        return {**self.__dict__, "_sources": {}, "_calibration": None}
+        fresh: dict[str, object] = {"_sources": {}, "_statistics": {}, "_prepared": OrderedDict(), "_calibration": None}
+        return {**self.__dict__, **fresh}
 
-    def _source(self, student: Mapping[str, AxisValue], report: Report | None) -> _Source:
-        name = describe(student)
-        if name not in self._sources:
+    def _source(self, policy: Policy, report: Report | None) -> _Source:
+        """The architecture of a policy: its student, and the residual blocks that are left."""
+        student = dict(policy.student)
+        name, blocks = describe(student), policy.dropped_blocks
+        if (name, frozenset()) not in self._sources:
             network = self.train_student(student, report)
             tensors = {name: value.detach().clone() for name, value in network.tensors().items()}
-            folded = fold(network, network.graph_module, tensors)
-            self._sources[name] = _Source(network, tensors, folded, channel_ranking(network, folded))
-        return self._sources[name]
+            self._sources[name, frozenset()] = self._ranked(network, tensors, {})
+        whole = self._sources[name, frozenset()]
+        whole.network.check(policy)
+        if (name, blocks) not in self._sources:
+            network = whole.network.without(blocks)
+            graph = copy_graph_module(network.graph_module, None, whole.tensors)
+            statistics = reestimate(graph, self._calibration_inputs())
+            self._sources[name, blocks] = self._ranked(network, whole.tensors, statistics)
+            self._forget(without_blocks=_WIDTHS)
+        return self._sources[name, blocks]
 
-    def _prune(self, source: _Source, kept: Mapping[str, Tensor]) -> fx.GraphModule:
-        pruned = cut(source.network, kept, source.tensors)
-        return fold(source.network, pruned, reestimate(pruned, self._calibration_inputs()))
+    def _forget(self, without_blocks: int) -> None:
+        """Keep only the latest few architectures that lack residual blocks: there are as many as sets of blocks."""
+        reduced = [key for key in self._sources if key[1]]
+        for key in reduced[: max(0, len(reduced) - without_blocks)]:
+            self._statistics.pop(self._sources.pop(key), None)
 
-    def _calibrated(
-        self, policy: Policy, network: Network, folded: fx.GraphModule, kept: Mapping[str, Tensor]
-    ) -> CompressedNetwork:
-        plan = QuantPlan.of(network, policy)
-        weights = {layer: tensors_of(folded)[network.layers[layer].weight] for layer in plan.weights}
-        scales = {layer: weight_scale(weights[layer], quant) for layer, quant in plan.weights.items() if quant.integer}
-        plan = plan.with_scales(scales, {})
-        if plan.activations:
-            rounded = {
-                network.layers[layer].weight: dequantized_weight(weights[layer], quant)
-                for layer, quant in plan.weights.items()
-            }
-            watched = with_tensors(folded, rounded)
-            plan = plan.with_scales({}, activation_ranges(network, watched, plan, self._calibration_inputs()))
-            plan = plan.with_scales(_scales_that_hold_biases(network, folded, plan), {})
-        return CompressedNetwork(policy, network, folded, plan, kept)
+    def _ranked(self, network: Network, tensors: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> _Source:
+        values = {**tensors, **statistics}
+        return _Source(network, values, fold(network, network.graph_module, values), self._ranker(network))
+
+    def _ranker(self, network: Network) -> Ranker:
+        return ranker(self.task, network, self.settings.importance, digest_seed("importance", self.seed))
+
+    def _prepare(self, policy: Policy, report: Report | None) -> PreparedNetwork:
+        """The float network of the policy's width, ready to be quantized; the same object while it is remembered."""
+        key = (policy.student, policy.keep)
+        if key not in self._prepared:
+            source = self._source(policy, report)
+            kept = kept_channels(source.network, policy, source.ranking) if policy.keep_of else {}
+            folded = self._cut(source.network, kept, source.tensors) if kept else source.folded
+            self._prepared[key] = self._equalized(source, folded, kept)
+        self._prepared[key].network.check(policy)
+        self._prepared.move_to_end(key)
+        while len(self._prepared) > _WIDTHS:
+            self._prepared.popitem(last=False)
+        return self._prepared[key]
+
+    def _cut(self, network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> fx.GraphModule:
+        pruned = cut(network, kept, tensors)
+        return fold(network, pruned, reestimate(pruned, self._calibration_inputs()))
+
+    def _equalized(self, source: _Source, folded: fx.GraphModule, kept: Mapping[str, Tensor]) -> PreparedNetwork:
+        settings, inputs = self.settings.quantization, self._calibration_inputs
+        if settings.equalization:
+            return self._prepared_alone(source.network, with_tensors(folded, equalize(source.network, folded)), kept)
+        return PreparedNetwork(
+            source.network,
+            folded,
+            kept,
+            settings,
+            inputs,
+            lambda: cut_statistics(source.network, self._input_statistics(source), kept),
+        )
+
+    def _prepared_alone(self, network: Network, folded: fx.GraphModule, kept: Mapping[str, Tensor]) -> PreparedNetwork:
+        """With statistics of its own, because its values are not those of the whole network."""
+        inputs = self._calibration_inputs
+        statistics = lambda: input_statistics(network, folded, inputs())  # noqa: E731 - evaluated when asked for
+        return PreparedNetwork(network, folded, kept, self.settings.quantization, inputs, statistics)
+
+    def _input_statistics(self, source: _Source) -> Mapping[str, InputStatistics]:
+        """What the layers of the whole network read, which its narrower versions take their part of."""
+        if source not in self._statistics:
+            self._statistics[source] = input_statistics(source.network, source.folded, self._calibration_inputs())
+        return self._statistics[source]
+
+    def _pruned_in_stages(self, policy: Policy, report: Report | None) -> CompressedNetwork:
+        source = self._source(policy, report)
+        kept, values = prune_in_stages(
+            self.task,
+            source.network,
+            source.tensors,
+            policy,
+            self.settings.pruning_steps,
+            self._ranker(source.network),
+            self.settings.recovery,
+            digest_seed("stages", policy.id, self.seed),
+            lambda stage: _progress(report, f"pruning, stage {stage + 1}"),
+        )
+        return _quantized(policy, self._prepared_alone(source.network, self._cut(source.network, kept, values), kept))
+
+    def _recalibrated(self, compressed: CompressedNetwork) -> CompressedNetwork:
+        names = list(compressed.plan.activations)
+        method = self.settings.quantization.activation_range
+        observed = observe(compressed.folded, names, self._calibration_inputs(), histograms=method != "minmax")
+        quants = {name: observed[name].quant(method, compressed.plan.activations[name].bits) for name in names}
+        return _with_room_for_biases(replace(compressed, plan=compressed.plan.with_scales({}, quants)))
 
     def _calibration_inputs(self) -> list[Any]:
         """The first batches of the training data under the compressor's seed; drawn once."""
@@ -164,19 +233,36 @@ class Compressor:
         return self._calibration
 
 
-def _scales_that_hold_biases(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> dict[str, Tensor]:
-    """Weight scales, raised where an ``int32`` bias of any call of the layer would overflow."""
-    state = tensors_of(folded)
+def _quantized(policy: Policy, prepared: PreparedNetwork) -> CompressedNetwork:
+    """A policy's formats put together from what ``prepared`` has, or makes now."""
+    network, plan = prepared.network, QuantPlan.of(prepared.network, policy)
+    layers = {
+        name: prepared.layer(name, quant)
+        for name, quant in plan.weights.items()
+        if quant.bits < FLOAT_WEIGHT.bits or quant.sparsity != "dense"
+    }
+    tensors = {network.layers[name].weight: layer.weight for name, layer in layers.items()}
+    biases = {prepared.bias_names[name]: layer.bias for name, layer in layers.items() if layer.bias is not None}
+    scales = {name: layer.scale for name, layer in layers.items() if layer.scale is not None}
+    plan = plan.with_scales(scales, prepared.activations(plan) if plan.activations else {})
+    compressed = CompressedNetwork(policy, network, prepared.folded, {**tensors, **biases}, plan, prepared.kept)
+    return _with_room_for_biases(compressed)
+
+
+def _with_room_for_biases(compressed: CompressedNetwork) -> CompressedNetwork:
+    """With weight scales raised where an ``int32`` bias of any call of the layer would overflow."""
+    plan, network = compressed.plan, compressed.network
     scales: dict[str, Tensor] = {}
-    for node in folded.graph.nodes:
+    for node in compressed.graph.graph.nodes:
         operation = network.operation_of.get(node.name)
-        if operation is None or not network.varies(operation):
+        if operation is None or not plan.runs_on_integers(operation):
             continue
         bias, scale = bias_of(node), scales.get(operation.layer, plan.weights[operation.layer].scale)
-        read = plan.activations.get(operation.inputs[0])
-        if bias is not None and scale is not None and read is not None:
-            scales[operation.layer] = scale_that_holds_bias(scale, state[bias], read)
-    return scales
+        if bias is not None and scale is not None:
+            read = plan.activations[operation.inputs[0]]
+            raised = scale_that_holds_bias(scale, compressed.state[bias], read)
+            scales[operation.layer] = scale if torch.equal(raised, scale) else raised
+    return replace(compressed, plan=plan.with_scales(scales, {}))
 
 
 def _first_inputs(batches: Iterable[Any], samples: int) -> Iterator[Any]:

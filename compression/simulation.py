@@ -6,27 +6,25 @@ that what is measured is what is shipped.
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from kneepoint.compression.quantizers import (
-    activation_quant,
     bias_scale,
     dequantized_bias,
     dequantized_weight,
+    expanded_scale,
     fake_quantize_activation,
+    fake_quantize_dynamic,
     straight_through_weight,
 )
+from kneepoint.compression.sparsity import read_through_mask, sparsity_mask
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
-from kneepoint.spaces.tracing import argument_of, copy_graph_module, split_inputs
+from kneepoint.spaces.tracing import argument_of, copy_graph_module
 from kneepoint.spaces.tracing import tensors_of as tensors_of  # deployment reads a simulated network with it, too
-from kneepoint.tasks.errors import JobFailed
 
 ActivationNode = Callable[[fx.Graph, fx.Node, str, ActivationQuant], fx.Node]
 """Builds the node that quantizes and dequantizes a value: (graph, value, value name, format) -> node."""
@@ -58,32 +56,35 @@ def insert_quantizers(
                 reader.replace_input_with(node, quantized)
 
 
-def simulate(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> fx.GraphModule:
+def simulate(
+    network: Network, folded: fx.GraphModule, plan: QuantPlan, tensors: Mapping[str, Tensor] | None = None
+) -> fx.GraphModule:
     """The network as the runtime computes it, in float32 arithmetic on quantized values.
 
     Args:
         network: The structure ``folded`` was made from.
         folded: The float network, BatchNorm folded; left untouched.
         plan: With scales.
+        tensors: Values to use instead of those of ``folded``, by name; those of layers may be rounded already.
     """
-    tensors: dict[str, Tensor] = {}
-    state = tensors_of(folded)
+    values = {**tensors_of(folded), **(tensors or {})}
     for layer, quant in plan.weights.items():
         name = network.layers[layer].weight
-        tensors[name] = dequantized_weight(state[name], quant)
+        values[name] = dequantized_weight(values[name], quant)
 
     def layer_edit(graph: fx.Graph, node: fx.Node, operation: Operation) -> None:
+        _quantize_dynamically(graph, node, operation, plan)
         bias = bias_of(node)
         scale = operation_bias_scale(operation, plan)
         if bias is not None and scale is not None:
             name = f"{operation.name}_bias"
-            tensors[name] = dequantized_bias(state[bias], scale)
+            values[name] = dequantized_bias(values[bias], scale)
             set_bias(graph, node, name)
 
     def edit(graph: fx.Graph) -> None:
         insert_quantizers(graph, network, plan, layer_edit, _fake_quantize)
 
-    return copy_graph_module(folded, edit, tensors)
+    return copy_graph_module(folded, edit, values)
 
 
 def trainable_simulation(network: Network, folded: fx.GraphModule, plan: QuantPlan) -> fx.GraphModule:
@@ -93,54 +94,34 @@ def trainable_simulation(network: Network, folded: fx.GraphModule, plan: QuantPl
     network (statistics, constants) is not trained, and neither are the scales.
     """
     constants = {name for name, value in network.tensors().items() if not isinstance(value, nn.Parameter)}
+    state = tensors_of(folded)
     tensors: dict[str, Tensor] = {
         name: nn.Parameter(value.detach().clone())
-        for name, value in tensors_of(folded).items()
+        for name, value in state.items()
         if name not in constants and value.is_floating_point()
     }
 
     def layer_edit(graph: fx.Graph, node: fx.Node, operation: Operation) -> None:
+        _quantize_dynamically(graph, node, operation, plan)
         quant = plan.weights[operation.layer]
-        if not quant.integer or quant.scale is None:
+        position = weight_position(operation)
+        if quant.sparsity != "dense":
+            mask = sparsity_mask(state[operation.weight], quant.sparsity, axis=1 - quant.axis)
+            tensors[f"{operation.name}_mask"] = mask.to(state[operation.weight])
+            read_through_mask(graph, node, position, f"{operation.name}_mask")
+        if not quant.integer:
             return
         scale_name = f"{operation.name}_scale"
-        tensors[scale_name] = quant.scale
+        tensors[scale_name] = expanded_scale(state[operation.weight], quant)
         with graph.inserting_before(node):
             scale = graph.get_attr(scale_name)
-            weight = graph.call_function(straight_through_weight, (node.args[1], scale, quant.limit))
-        node.args = (node.args[0], weight, *node.args[2:])
+            weight = graph.call_function(straight_through_weight, (node.args[position], scale, quant.bits, quant.limit))
+        set_argument(node, position, weight)
 
     def edit(graph: fx.Graph) -> None:
         insert_quantizers(graph, network, plan, layer_edit, _fake_quantize)
 
     return copy_graph_module(folded, edit, tensors)
-
-
-def activation_ranges(
-    network: Network, folded: fx.GraphModule, plan: QuantPlan, inputs: Iterable[Any]
-) -> dict[str, ActivationQuant]:
-    """Scales of every quantized value: the smallest range that covers what calibration data produced.
-
-    Args:
-        network: The structure of ``folded``.
-        folded: With the weights it will compute with (already rounded).
-        plan: Says which values to watch.
-        inputs: Batches of calibration inputs.
-
-    Raises:
-        JobFailed: If a value is infinite or NaN on them.
-    """
-    observer = _Observer(folded, frozenset(plan.activations))
-    with torch.inference_mode():
-        for batch in inputs:
-            observer.run(*_flat_inputs(folded, batch))
-    for name, (low, high) in observer.ranges.items():
-        if not math.isfinite(high - low):
-            raise JobFailed(
-                f"value {name!r} reaches [{low}, {high}] on the calibration data, and only a finite range can be "
-                "quantized: keep the layers around it in 16 or 32 bits"
-            )
-    return {name: activation_quant(*observer.ranges[name]) for name in plan.activations}
 
 
 def bias_of(node: fx.Node) -> str | None:
@@ -153,41 +134,30 @@ def set_bias(graph: fx.Graph, node: fx.Node, name: str) -> None:
     """Make a layer's node read the attribute ``name`` as its bias."""
     with graph.inserting_before(node):
         attribute = graph.get_attr(name)
-    node.args = (*node.args[:2], attribute, *node.args[3:])
+    set_argument(node, 2, attribute)
+
+
+def set_argument(node: fx.Node, position: int, value: Any) -> None:
+    """Replace one positional argument; the operator's defaults fill what lies between."""
+    node.args = (*node.args[:position], value, *node.args[position + 1 :])
+
+
+def weight_position(operation: Operation) -> int:
+    """Where among its arguments a layer reads its weight."""
+    return 0 if operation.kind == "embedding" else 1
 
 
 def operation_bias_scale(operation: Operation, plan: QuantPlan) -> Tensor | None:
     """Scale of the ``int32`` bias of one call of a layer; None where the layer computes in float."""
-    quant = plan.weights[operation.layer]
-    if quant.scale is None or operation.inputs[0] not in plan.activations:
-        return None
-    return bias_scale(quant.scale, plan.activations[operation.inputs[0]])
+    scale = plan.weights[operation.layer].scale if plan.runs_on_integers(operation) else None
+    return None if scale is None else bias_scale(scale, plan.activations[operation.inputs[0]])
+
+
+def _quantize_dynamically(graph: fx.Graph, node: fx.Node, operation: Operation, plan: QuantPlan) -> None:
+    if operation.layer in plan.dynamic:
+        with graph.inserting_before(node):
+            set_argument(node, 0, graph.call_function(fake_quantize_dynamic, (node.args[0],)))
 
 
 def _fake_quantize(graph: fx.Graph, node: fx.Node, name: str, quant: ActivationQuant) -> fx.Node:
-    return graph.call_function(fake_quantize_activation, (node, quant.scale, quant.zero_point))
-
-
-class _Observer(fx.Interpreter):
-    """Runs the graph and remembers the extremes of the watched values."""
-
-    def __init__(self, module: fx.GraphModule, watched: frozenset[str]) -> None:
-        super().__init__(module)
-        self.watched = watched
-        self.ranges: dict[str, tuple[float, float]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.watched:
-            low, high = torch.aminmax(value)
-            before = self.ranges.get(n.name, (0.0, 0.0))
-            # torch's own minimum, because that of Python loses a NaN.
-            self.ranges[n.name] = (float(low.clamp_max(before[0])), float(high.clamp_min(before[1])))
-        return value
-
-
-def _flat_inputs(module: fx.GraphModule, inputs: Any) -> list[Any]:
-    """The tensors of ``inputs`` in the order of the graph's placeholders, which is that of its signature."""
-    args, kwargs = split_inputs(inputs)
-    bound = inspect.signature(module.forward).bind(*args, **kwargs)
-    return list(torch.utils._pytree.tree_leaves(list(bound.arguments.values())))
+    return graph.call_function(fake_quantize_activation, (node, quant.scale, quant.zero_point, quant.limit))

@@ -13,6 +13,7 @@ import onnxruntime
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.student_store import write_atomically
+from kneepoint.deployment.float_kernels import FloatKernel, float_kernels
 from kneepoint.deployment.onnx_export import to_onnx
 from kneepoint.deployment.parity import Parity, compare
 from kneepoint.deployment.runtime import kernel_counts
@@ -34,6 +35,7 @@ class Artifact:
         sha256: Of its content.
         parity: Simulated against executed, on the validation data.
         kernels: How often each kernel stands in the graph ONNX Runtime executes.
+        floats: The kernels that compute in float, with the reason.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Artifact:
     sha256: str
     parity: Parity
     kernels: Mapping[str, int]
+    floats: tuple[FloatKernel, ...] = ()
 
 
 def export_network(
@@ -74,7 +77,14 @@ def export_network(
     parity = compare(data, task, compressed.module)
     parity.require(file_name)
     path = directory / file_name
-    artifact = Artifact(path, len(data), hashlib.sha256(data).hexdigest(), parity, dict(kernel_counts(data)))
+    artifact = Artifact(
+        path,
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+        parity,
+        dict(kernel_counts(data)),
+        tuple(float_kernels(compressed)),
+    )
     own = _manifest(artifact, compressed, task, target)
     manifest = own | dict(extra or {}) | own
     _write(path, data, json.dumps(manifest, indent=1).encode())
@@ -120,5 +130,6 @@ def _manifest(artifact: Artifact, compressed: CompressedNetwork, task: Task, tar
         "agreement": parity.agreement,
         "deviation": parity.deviation,
         "kernels": dict(artifact.kernels),
+        "float_kernels": [kernel.to_json() for kernel in artifact.floats],
         "onnxruntime": onnxruntime.__version__,
     }

@@ -84,7 +84,7 @@ def compare(model: bytes, task: Task, module: nn.Module, split: Split = "validat
         executed=task.metric.score(executed, targets),
         agreement=_agreement(simulated, executed, targets),
         tolerance=TOLERANCE * max(1.0, abs(expected.value)),
-        deviation=max(map(_deviation, leaves(simulated), leaves(executed))),
+        deviation=max(map(deviation, leaves(simulated), leaves(executed))),
     )
 
 
@@ -103,7 +103,8 @@ def _run_both(session: Any, task: Task, module: nn.Module, split: Split) -> tupl
     return concatenate(simulated), concatenate(executed), concatenate(targets)
 
 
-def _deviation(simulated: Tensor, executed: Tensor) -> float:
+def deviation(simulated: Tensor, executed: Tensor) -> float:
+    """Root mean square of executed minus simulated outputs, over that of the simulated ones."""
     if not simulated.is_floating_point():
         return 0.0
     first, second = simulated.double(), executed.double()

@@ -2,15 +2,17 @@
 
 from kneepoint.hardware_models.cost_model import Cost, CostModel, KernelCost
 from kneepoint.hardware_models.devices import Device, Power, list_devices, load_device
-from kneepoint.hardware_models.fusion import FUSION_RULES, KERNEL_KINDS, Kernel, fuse
+from kneepoint.hardware_models.fusion import FUSION_RULES, fuse
+from kneepoint.hardware_models.kernels import KERNEL_KINDS, Kernel
 from kneepoint.hardware_models.onnx_reader import read_onnx
-from kneepoint.hardware_models.operators import KINDS, Operator, OperatorTable, Tensor, Weight
+from kneepoint.hardware_models.operators import KINDS, Bias, Operator, OperatorTable, Tensor, Weight
 from kneepoint.hardware_models.workload import Workload
 
 __all__ = [
     "FUSION_RULES",
     "KERNEL_KINDS",
     "KINDS",
+    "Bias",
     "Cost",
     "CostModel",
     "Device",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneepoint.hardware_models.devices import DEFAULT, Device, Rates
-from kneepoint.hardware_models.fusion import KERNEL_KINDS
+from kneepoint.hardware_models.kernels import KERNEL_KINDS
 from kneepoint.hardware_models.workload import FORMATS, KIND_CODES, Integers, Workload
 from kneepoint.tasks.errors import DeviceError
 
@@ -68,13 +68,14 @@ class Cost:
     coverage: float
     _workload: Workload
     _prices: _Prices
+    _device: Device
 
     @property
     def kernels(self) -> tuple[KernelCost, ...]:
         """The breakdown, in execution order; with the network's own floor it adds up to ``latency_ms``."""
         workload, prices = self._workload, self._prices
         return tuple(
-            KernelCost(name, kind, float(latency), bool(priced), _why(workload, prices, i))
+            KernelCost(name, kind, float(latency), bool(priced), _why(workload, prices, i, self._device))
             for i, (name, kind, latency, priced) in enumerate(
                 zip(workload.names, workload.kinds, prices.latency_ms, prices.priced, strict=True)
             )
@@ -130,7 +131,7 @@ class CostModel:
     def _costs(self, workloads: list[Workload]) -> list[Cost]:
         if not workloads:
             return []
-        prices = self._price(_Rows.of(workloads))
+        prices = self._price(_Rows.of(workloads, self.device))
         ends = np.cumsum([len(workload) for workload in workloads])
         return [
             self._cost(workload, prices[end - len(workload) : end])
@@ -145,7 +146,7 @@ class CostModel:
         bandwidth = np.where(moved <= tables.cache_bytes, tables.cache_bandwidth, tables.bandwidth)
         work = np.where(tables.by_macs[rows.kind], rows.macs, rows.touched_elements)
         priced = np.isfinite(tables.rate[where])
-        compute = work / np.where(priced, tables.rate[where], 1.0)
+        compute = work / rows.speedup / np.where(priced, tables.rate[where], 1.0)
         memory = moved / bandwidth
         bound = moved / tables.bandwidth + (rows.macs + rows.touched_elements) / tables.scalar_rate
         seconds = tables.floor[rows.kind] + np.where(priced, np.maximum(compute, memory), bound)
@@ -168,34 +169,55 @@ class CostModel:
             coverage=1 - bounded / total if total else 1.0,
             _workload=workload,
             _prices=prices,
+            _device=device,
         )
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The kernels of many workloads, end to end. Touched elements: the larger of what is read and what is written."""
+    """The kernels of many workloads, end to end.
+
+    Touched elements are the larger of what is read and what is written; the speed-up is that of skipping zeros.
+    """
 
     kind: NDArray[np.int16]
     format: NDArray[np.int8]
     macs: Integers
-    moved_bytes: Integers
+    moved_bytes: Floats
     touched_elements: Integers
+    speedup: Floats
 
     @classmethod
-    def of(cls, workloads: list[Workload]) -> _Rows:
+    def of(cls, workloads: list[Workload], device: Device) -> _Rows:
         kinds = np.concatenate([workload.kind for workload in workloads])
         formats = np.concatenate([workload.format for workload in workloads])
         inputs = np.concatenate([workload.input_bytes for workload in workloads])
         outputs = np.concatenate([workload.elements for workload in workloads])
-        wide = (formats == FORMATS.index("fp32")) | (kinds == KIND_CODES["quantize"])
-        width = np.where(wide, FP32_WIDTH, 1)
+        width = np.where(formats == FORMATS.index("fp32"), FP32_WIDTH, 1)
+        converts = (kinds == KIND_CODES["quantize"]) | (kinds == KIND_CODES["dequantize"])
+        speedup, unread = _sparse_gains(workloads, device)
         return cls(
             kind=kinds,
             format=formats,
             macs=np.concatenate([workload.macs for workload in workloads]),
-            moved_bytes=np.concatenate([workload.moved_bytes for workload in workloads]),
-            touched_elements=np.maximum(outputs, inputs // width),
+            moved_bytes=np.concatenate([workload.moved_bytes for workload in workloads]) - unread,
+            touched_elements=np.where(converts, outputs, np.maximum(outputs, inputs // width)),
+            speedup=speedup,
         )
+
+
+def _sparse_gains(workloads: list[Workload], device: Device) -> tuple[Floats, Floats]:
+    """For every kernel, how much faster it computes for its zeros, and the weight bytes that it need not read."""
+    count = sum(len(workload) for workload in workloads)
+    speedup, unread = np.ones(count), np.zeros(count)
+    first = 0
+    for workload in workloads:
+        for row, pattern in workload.sparse.items():
+            if pattern in device.sparsity:
+                speedup[first + row] = device.sparsity[pattern].speedup
+                unread[first + row] = workload.weight_bytes[row] * (1 - device.sparsity[pattern].weight_bytes)
+        first += len(workload)
+    return speedup, unread
 
 
 @dataclass(frozen=True)
@@ -257,7 +279,7 @@ def _widening(device: Device, kind: str, name: str) -> float:
     return FP32_WIDTH if name == "int8" and _executed(device, kind, name) == "fp32" else 1
 
 
-def _why(workload: Workload, prices: _Prices, row: int) -> str:
+def _why(workload: Workload, prices: _Prices, row: int, device: Device) -> str:
     kind, function = workload.kinds[row], workload.functions[row]
     name = FORMATS[int(workload.format[row])]
     if not prices.priced[row]:
@@ -265,7 +287,14 @@ def _why(workload: Workload, prices: _Prices, row: int) -> str:
         return f"{what}: bounded by moving its bytes from main memory at the scalar rate"
     decided = "arithmetic" if prices.by_compute[row] else "bandwidth"
     fallback = ", in the fallback format" if prices.fell_back[row] else ""
-    return f"{name}, bound by {decided}{fallback}"
+    return f"{name}, bound by {decided}{fallback}{_zeros(workload.sparse.get(row), device)}"
+
+
+def _zeros(pattern: str | None, device: Device) -> str:
+    """What becomes of a weight's zeros."""
+    if pattern is None:
+        return ""
+    return f", {pattern} zeros skipped" if pattern in device.sparsity else f", {pattern} zeros computed like others"
 
 
 def _refusal(device: Device, workload: Workload, prices: _Prices) -> str:

@@ -14,7 +14,9 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kneepoint.hardware_models.fusion import KERNEL_KINDS, FusionRule, KernelFormat
+from kneepoint.hardware_models.fusion import FusionRule
+from kneepoint.hardware_models.kernels import KERNEL_KINDS, KernelFormat
+from kneepoint.hardware_models.operators import SPARSE_PATTERNS
 from kneepoint.tasks.errors import DeviceError, nearest
 
 SHIPPED = Path(__file__).parent / "device_files"
@@ -46,6 +48,18 @@ class Power(_Frozen):
     idle_w: NotNegative | None = None
 
 
+class SparseKernels(_Frozen):
+    """What the runtime makes of a pattern of zeros in a weight.
+
+    Attributes:
+        speedup: Of the arithmetic, over the dense kernel.
+        weight_bytes: The share of the dense weight's bytes that a kernel reads, indices included.
+    """
+
+    speedup: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    weight_bytes: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class Device(_Frozen):
     """A device with its runtime, version and thread count: any other of these is another device.
 
@@ -67,6 +81,7 @@ class Device(_Frozen):
         floor_us: Microseconds that launching a kernel takes, by kind or ``default``.
         network_floor_us: Microseconds of one inference apart from its kernels.
         fusion: Which fusion rules the runtime applies (``kneepoint.hardware_models.fusion``).
+        sparsity: The patterns of zeros that kernels skip; any other is computed, read and stored like a dense weight.
         memory_mb: Main memory, 10^6 bytes.
         power: Watts; null where unknown, and then no energy is predicted.
         relative_error: One standard error of a predicted latency, as a fraction of it.
@@ -91,6 +106,7 @@ class Device(_Frozen):
     floor_us: Mapping[str, NotNegative]
     network_floor_us: NotNegative
     fusion: tuple[FusionRule, ...]
+    sparsity: Mapping[str, SparseKernels] = Field(default_factory=dict)
     memory_mb: Positive
     power: Power | None = None
     relative_error: Annotated[float, Field(gt=0, le=10)]
@@ -112,6 +128,14 @@ class Device(_Frozen):
                 raise ValueError(f"unknown kernel kind {kind!r}; {nearest(kind, (*KERNEL_KINDS, DEFAULT))}")
         return table
 
+    @field_validator("sparsity")
+    @classmethod
+    def _check_sparsity(cls, table: Mapping[str, SparseKernels]) -> Mapping[str, SparseKernels]:
+        for pattern in table:
+            if pattern not in SPARSE_PATTERNS:
+                raise ValueError(f"unknown pattern of zeros {pattern!r}; {nearest(pattern, SPARSE_PATTERNS)}")
+        return table
+
     @model_validator(mode="after")
     def _check_consistency(self) -> Device:
         if self.cache_bandwidth_gb_s < self.bandwidth_gb_s:
@@ -120,7 +144,8 @@ class Device(_Frozen):
             if DEFAULT not in table:
                 raise ValueError(f"{field} needs the key 'default', for kinds it does not list")
         unknown = {name for name in ("power", "thread_exponent") if getattr(self, name) is None}
-        if missing := _SOURCED - self.sources.keys() - unknown:
+        declared = {"sparsity"} if self.sparsity else set()
+        if missing := (_SOURCED | declared) - self.sources.keys() - unknown:
             raise ValueError(f"sources says where every number comes from; missing: {', '.join(sorted(missing))}")
         return self
 

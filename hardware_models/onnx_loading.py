@@ -10,12 +10,8 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import TensorProto
 
+from kneepoint.hardware_models.shape_inference import SMALL, infer_shapes
 from kneepoint.tasks.errors import DeviceError
-
-SMALL = 1024
-"""Constants of more elements than this are never read as values, so their data is dropped before shape inference."""
-
-Shape = tuple[int, ...]
 
 
 def load_with_shapes(source: str | Path | onnx.ModelProto, batch: int) -> onnx.ModelProto:
@@ -32,7 +28,7 @@ def load_with_shapes(source: str | Path | onnx.ModelProto, batch: int) -> onnx.M
         raise DeviceError(f"the batch is a positive number; got {batch}")
     model = _load(source)
     _fix_batch(model, batch)
-    return _infer(model)
+    return infer_shapes(model)
 
 
 def _load(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
@@ -82,22 +78,3 @@ def _fix_batch(model: onnx.ModelProto, batch: int) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in symbols:
                 dimension.dim_value = batch
-
-
-def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise DeviceError(f"the shapes of the ONNX model cannot be inferred: {error}; export it again") from error
-
-
-def concrete_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Every tensor with a known, concrete shape."""
-    found = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if not value.type.tensor_type.HasField("shape"):
-            continue
-        dimensions = value.type.tensor_type.shape.dim
-        if all(dimension.HasField("dim_value") and dimension.dim_value >= 0 for dimension in dimensions):
-            found[value.name] = tuple(dimension.dim_value for dimension in dimensions)
-    return found

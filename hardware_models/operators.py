@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["fp32", "uint8"]
+Format = Literal["fp32", "uint8", "uint16"]
 """How an activation tensor is held between kernels."""
 
-WeightFormat = Literal["fp32", "int8"]
-"""What a kernel computes with, once the stored weight is unpacked."""
+WeightFormat = Literal["fp32", "fp16", "int8", "packed"]
+"""What a kernel reads once a session has loaded: floats, bytes, or (``packed``) the weight as it is stored."""
 
-BITS = {"fp32": 32, "uint8": 8}
+SPARSE_PATTERNS = ("2:4", "50%", "75%", "90%")
+"""Which weights are zero: two in every four consecutive inputs, or a share of them anywhere."""
+
+BITS = {"fp32": 32, "fp16": 16, "uint16": 16, "uint8": 8, "int8": 8}
+FP32_BYTES = 4
 
 KINDS = (
     "conv",  # full convolution; pointwise when its kernel is 1x1
@@ -43,10 +47,24 @@ KINDS = (
     "global_avg_pool",
     "concat",
     "resize",
+    "reduce",  # along some axes; ``function`` says to what, by its ONNX name
+    "copy",  # moves elements to other places; ``function`` says how, by its ONNX name
+    "select",  # elementwise choices, comparisons and casts; ``function`` says which, by its ONNX name
     "transpose",
     "view",  # flatten, reshape, dropout at inference: moves no byte
     "other",  # not known to the table; ``function`` holds its name, and no device can price it
 )
+
+
+ONNX_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd"), "reduce"),
+    **dict.fromkeys(
+        ("Slice", "Split", "Gather", "Expand", "Pad", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu"), "copy"
+    ),
+    **dict.fromkeys(("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), "select"),
+    **dict.fromkeys(("And", "Or", "Not", "Max", "Min", "IsNaN", "Cast"), "select"),
+}
+"""The kinds of operators that both readers of a network call by their ONNX names."""
 
 
 @dataclass(frozen=True)
@@ -76,44 +94,79 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weight:
-    """The constant operand of a layer, with its bias.
+    """The constant operand of a layer.
 
     Attributes:
-        shape: For convolutions (out, in / groups, *kernel); for linear layers (out, in).
+        shape: For convolutions (out, in / groups, *kernel); for linear layers (out, in); for embeddings (rows, width).
         stored_bits: Bits an element takes in the artifact: 2, 4, 8, 16 or 32.
-        format: What the kernel computes with.
-        channels: Output channels, which is the number of scales of a quantized weight.
-        bias: Whether a bias of ``channels`` elements comes with it.
+        format: What the kernel reads.
+        channels: Output channels.
         name: Of the constant; layers that share a weight give the same, and it is stored once. May be empty.
+        scales: How many it is stored with, float32 each: one an output channel or row, or one a group.
+        zero_points: How many it is stored with, a byte each; some kernels of ONNX Runtime ask for them.
+        group_size: Input features that share one scale; 0 for all of a channel.
+        sparsity: ``dense``, or one of ``SPARSE_PATTERNS``; zeros are stored like any other number.
     """
 
     shape: tuple[int, ...]
     stored_bits: int = 32
     format: WeightFormat = "fp32"
     channels: int = 0
-    bias: bool = False
     name: str = ""
+    scales: int = 0
+    zero_points: int = 0
+    group_size: int = 0
+    sparsity: str = "dense"
 
     @property
     def elements(self) -> int:
-        """The number of weight elements, without the bias."""
+        """The number of weight elements."""
         return math.prod(self.shape)
 
     @property
+    def packed_bytes(self) -> int:
+        """Bytes of the elements in the artifact; groups are filled up where a row does not end with one."""
+        elements = self.elements
+        if self.group_size:
+            elements = elements // self.shape[-1] * math.ceil(self.shape[-1] / self.group_size) * self.group_size
+        return math.ceil(elements * self.stored_bits / 8)
+
+    @property
     def stored_bytes(self) -> int:
-        """Bytes in the artifact: packed weights, bias and scales (4 a channel each), zero points of linear layers."""
-        packed = math.ceil(self.elements * self.stored_bits / 8)
-        bias = 4 * self.channels if self.bias else 0
-        if self.format == "fp32":
-            return packed + bias
-        scales = 4 * self.channels * (2 if self.bias else 1)
-        zero_points = self.channels if len(self.shape) == 2 else 0  # ONNX Runtime's QGemm asks for them
-        return packed + bias + scales + zero_points
+        """Bytes in the artifact: packed elements, scales and zero points."""
+        return self.packed_bytes + FP32_BYTES * self.scales + self.zero_points
 
     @property
     def executed_bytes(self) -> int:
-        """Bytes the kernel reads: stored 2 and 4 bits are unpacked to bytes, 16 to 32 bits, when a session loads."""
-        return self.elements * (1 if self.format == "int8" else 4)
+        """Bytes of what a session holds and the kernel reads: most formats are unpacked when the session loads."""
+        if self.format == "packed":
+            return self.packed_bytes + FP32_BYTES * self.scales
+        return self.elements * BITS[self.format] // 8
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What a layer adds to each of its output channels: float32, or int32 with scales.
+
+    Attributes:
+        channels: Its elements.
+        name: Of the constant; calls that share it give the same, and it is stored once. May be empty.
+        scales: How many it is stored with, float32 each.
+    """
+
+    channels: int
+    name: str = ""
+    scales: int = 0
+
+    @property
+    def executed_bytes(self) -> int:
+        """Bytes that the kernel reads."""
+        return FP32_BYTES * self.channels
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in the artifact."""
+        return FP32_BYTES * (self.channels + self.scales)
 
 
 @dataclass(frozen=True)
@@ -127,7 +180,10 @@ class Operator:
         output: Name of the activation tensor it writes.
         macs: Multiply-accumulate operations (0 for operators that only move or map elements).
         weight: The constant operand, if it has one.
-        function: Which activation (``relu``, ``hardswish``, ...), or the foreign name of an ``other``.
+        bias: What the layer adds, if anything.
+        dynamic: Whether an integer layer quantizes its float input itself, with the range of every batch.
+        function: Which activation (``relu``, ``hardswish``, ...), the foreign name of an ``other``, or ``sub``, ``div``
+            and ``scale`` (by one constant for all elements) behind ``add`` and ``mul``.
         kernel: Spatial kernel size of convolutions and pools.
     """
 
@@ -139,6 +195,8 @@ class Operator:
     weight: Weight | None = None
     function: str = ""
     kernel: tuple[int, ...] = ()
+    bias: Bias | None = None
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a kind the table does not know.
@@ -159,14 +217,16 @@ class OperatorTable:
         tensors: Every activation, inputs of the network included, by name.
         inputs: Names of the network's inputs.
         outputs: Names of the network's outputs.
+        parameters: Elements of every constant of the network: weights, biases, and norms that no layer absorbed.
+        folded: Weights of no operator: tables whose rows are looked up once, when a session loads.
     """
 
     operators: tuple[Operator, ...]
     tensors: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    parameters: int = field(default=0)
-    """Elements of every constant of the network: weights, biases, and norms that no layer absorbed."""
+    parameters: int = 0
+    folded: tuple[Weight, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -175,11 +235,22 @@ class OperatorTable:
 
     @property
     def storage_bytes(self) -> int:
-        """Bytes of all constants in the artifact (the graph's own few kilobytes are not counted)."""
-        return sum(weight.stored_bytes for weight in self.weights)
+        """Bytes of all layers' constants in the artifact (the graph's own few kilobytes are not counted)."""
+        return sum(constant.stored_bytes for constant in self.constants)
 
     @property
-    def weights(self) -> tuple[Weight, ...]:
+    def resident_bytes(self) -> int:
+        """Bytes of all layers' constants in memory, as a session unpacks them."""
+        return sum(constant.executed_bytes for constant in self.constants)
+
+    @property
+    def constants(self) -> tuple[Weight | Bias, ...]:
         """The constants of its layers, those of one name once."""
-        found = [operator.weight for operator in self.operators if operator.weight]
-        return tuple({weight.name or index: weight for index, weight in enumerate(found)}.values())
+        layers = [constant for operator in self.operators for constant in (operator.weight, operator.bias) if constant]
+        found = [*layers, *self.folded]
+        return tuple({constant.name or index: constant for index, constant in enumerate(found)}.values())
+
+    @property
+    def layer_parameters(self) -> int:
+        """Elements of its layers' weights and biases."""
+        return sum(entry.elements if isinstance(entry, Weight) else entry.channels for entry in self.constants)

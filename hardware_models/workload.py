@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kneepoint.hardware_models.fusion import KERNEL_KINDS, Kernel, fuse
-from kneepoint.hardware_models.operators import BITS, OperatorTable
+from kneepoint.hardware_models.fusion import fuse
+from kneepoint.hardware_models.kernels import KERNEL_KINDS, Kernel
+from kneepoint.hardware_models.operators import FP32_BYTES, OperatorTable
 
 KIND_CODES = {kind: code for code, kind in enumerate(KERNEL_KINDS)}
 FORMATS = ("fp32", "int8")
@@ -29,13 +30,14 @@ class Workload:
         format: (kernels,) int8, positions in ``FORMATS``.
         macs: (kernels,) int64, multiply-accumulate operations.
         input_bytes: (kernels,) int64, activations read.
-        weight_bytes: (kernels,) int64, constants read, unpacked.
+        weight_bytes: (kernels,) int64, constants read, as a session holds them.
         output_bytes: (kernels,) int64, activations written.
         elements: (kernels,) int64, of the output.
         storage_bytes: All constants in the artifact.
         resident_bytes: All constants in memory, once a session has unpacked them.
         parameters: Elements of all constants.
         peak_activation_bytes: The most that activations occupy at once.
+        sparse: Patterns of zeros in weights, by the kernel's position; the weights of all others are dense.
     """
 
     names: tuple[str, ...]
@@ -51,6 +53,7 @@ class Workload:
     resident_bytes: int
     parameters: int
     peak_activation_bytes: int
+    sparse: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: OperatorTable, fusion_rules: Collection[str] = ("activation",)) -> Workload:
@@ -60,7 +63,7 @@ class Workload:
             ValueError: If a rule is unknown (see ``kneepoint.hardware_models.fusion``).
         """
         kernels = fuse(table, fusion_rules)
-        unattached = BITS["fp32"] // 8 * _unattached_parameters(table)
+        unattached = FP32_BYTES * max(table.parameters - table.layer_parameters, 0)  # norms, positions and the like
         return cls(
             names=tuple(kernel.name for kernel in kernels),
             functions=tuple(kernel.function for kernel in kernels),
@@ -72,9 +75,10 @@ class Workload:
             output_bytes=_column([kernel.output_bytes for kernel in kernels]),
             elements=_column([kernel.elements for kernel in kernels]),
             storage_bytes=table.storage_bytes + unattached,
-            resident_bytes=_resident_bytes(table) + unattached,
+            resident_bytes=table.resident_bytes + unattached,
             parameters=table.parameters,
             peak_activation_bytes=peak_activation_bytes(table, kernels),
+            sparse={row: kernel.sparsity for row, kernel in enumerate(kernels) if kernel.sparsity != "dense"},
         )
 
     @property
@@ -120,9 +124,8 @@ def peak_activation_bytes(table: OperatorTable, kernels: Sequence[Kernel]) -> in
 
 def _buffer_sizes(table: OperatorTable, kernels: Sequence[Kernel]) -> dict[str, int]:
     """Bytes of every buffer: those that kernels write, and the network's inputs as they are handed in."""
-    fp32 = BITS["fp32"] // 8
     written = {kernel.writes: kernel.output_bytes for kernel in kernels if kernel.writes}
-    given = {name: fp32 * table.tensors[name.removesuffix(":float")].elements for name in _given(table, kernels)}
+    given = {name: FP32_BYTES * table.tensors[name.removesuffix(":float")].elements for name in _given(table, kernels)}
     return {**given, **written}
 
 
@@ -134,13 +137,3 @@ def _given(table: OperatorTable, kernels: Sequence[Kernel]) -> set[str]:
 
 def _column(values: Sequence[int]) -> Integers:
     return np.array(values, np.int64)
-
-
-def _unattached_parameters(table: OperatorTable) -> int:
-    """Parameters that belong to no layer: norms, position embeddings and the like, held as floats."""
-    attached = sum(weight.elements + (weight.channels if weight.bias else 0) for weight in table.weights)
-    return max(table.parameters - attached, 0)
-
-
-def _resident_bytes(table: OperatorTable) -> int:
-    return sum(weight.executed_bytes + (4 * weight.channels if weight.bias else 0) for weight in table.weights)

@@ -59,8 +59,7 @@ def random_parameters(space: JointSpace, count: int, seed: int) -> list[dict[str
     drawn = []
     for _ in range(count):
         setting: dict[str, Choice] = {STUDENT: students[int(rng.integers(len(students)))]}
-        setting.update({f"bits/{layer}": int(rng.integers(len(space.weight_bits))) for layer in space.teacher.layers})
-        setting.update({f"keep/{group}": int(rng.integers(len(space.keep))) for group in space.teacher.groups})
+        setting.update({name: int(rng.integers(count)) for name, count in space.choices.items()})
         drawn.append(setting)
     return drawn
 

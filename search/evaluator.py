@@ -9,21 +9,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from kneepoint.compression.compressed import CompressedNetwork
-from kneepoint.compression.compressor import CompressionSettings, Compressor, Report
+from kneepoint.compression.compressor import Compressor, Report
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.student_store import StudentStore
+from kneepoint.deployment.execution import Execution
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
 from kneepoint.search.record import Fidelity, Record, non_finite, recordable
 from kneepoint.spaces.joint_space import JointSpace
-from kneepoint.spaces.policy import Policy
+from kneepoint.spaces.policy import BLOCK, Policy
 from kneepoint.tasks.errors import InputError, RunError
 from kneepoint.tasks.metrics import Score
 from kneepoint.tasks.task import Task
 
+MeasuredBy = Literal["simulator", "onnxruntime"]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -38,6 +42,7 @@ class Evaluator:
         threads: Threads of torch while measuring.
         settings: How policies become networks.
         report: Progress of long steps, in this process only.
+        measure: Whether outputs come from the ``simulator`` or from ``onnxruntime`` on this machine.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Evaluator:
         threads: int = 1,
         settings: CompressionSettings | None = None,
         report: Report | None = None,
+        measure: MeasuredBy = "simulator",
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -57,7 +63,9 @@ class Evaluator:
         self.threads = threads
         self.settings = settings or CompressionSettings()
         self.report = report
+        self.measure = measure
         self._compressor: Compressor | None = None
+        self._execution: Execution | None = None
 
     def evaluate(
         self,
@@ -100,9 +108,21 @@ class Evaluator:
 
     def score(self, compressed: CompressedNetwork) -> dict[str, Score]:
         """Every objective's score of a network."""
-        outputs, targets = self.space.task.predict(compressed.module)
+        outputs, targets = self._predict(compressed)
         view = View(self.space.task, compressed.policy, compressed.network, outputs, targets)
         return {objective.name: recordable(objective.score(view)) for objective in self.objectives}
+
+    def _predict(self, compressed: CompressedNetwork) -> tuple[Any, Any]:
+        if self.measure == "simulator":
+            return self.space.task.predict(compressed.module)
+        if self._execution is None:
+            self._execution = Execution(self.space.task, self._unpruned, self.threads)
+        return self._execution.predict(compressed)
+
+    def _unpruned(self, compressed: CompressedNetwork) -> CompressedNetwork:
+        policy = compressed.policy
+        blocks = {BLOCK + name: 0.0 for name in policy.dropped_blocks}
+        return self.compressor.compress(Policy.build(dict(policy.student) or "teacher", blocks), self.report)
 
     def _outcome(self, policy: Policy, fidelity: Fidelity) -> tuple[dict[str, Score] | None, str | None, str | None]:
         """Scores and stored weights, or why there are none."""
@@ -130,7 +150,7 @@ class Evaluator:
 
     def __getstate__(self) -> dict[str, object]:
         """Without what the next process makes again."""
-        return {**self.__dict__, "_compressor": None, "report": None}
+        return {**self.__dict__, "_compressor": None, "_execution": None, "report": None}
 
 
 @dataclass(frozen=True)
@@ -159,7 +179,8 @@ class NetworkBuilder:
         record, evaluator = self.record, self.evaluator
         if record.weights is None:
             return evaluator.build(record.policy, record.fidelity)
-        network = evaluator.compressor.train_student(dict(record.policy.student))
+        whole = evaluator.compressor.train_student(dict(record.policy.student))
+        network = whole.without(record.policy.dropped_blocks)
         return CompressedNetwork.load(evaluator.directory / "artifacts", record.weights, record.policy, network)
 
 

@@ -6,23 +6,35 @@ import importlib.metadata
 import numbers
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
 
 from optuna.samplers import BaseSampler
 
-from kneepoint.compression.compressor import CompressionSettings
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.hardware_models.devices import Device
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.objectives.registry import bind_objectives, objective_named
+from kneepoint.search.evaluator import MeasuredBy
 from kneepoint.search.samplers import sampler_name, sampler_named
 from kneepoint.spaces.joint_space import JointSpace
-from kneepoint.tasks.errors import JobError
+from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
 
 _LIBRARIES = ("kneepoint", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "numpy", "scikit-learn", "moocore")
-IDENTITY = ("fingerprint", "space", "objectives", "constraints", "seed", "threads", "training", "devices")
+IDENTITY = (
+    "fingerprint",
+    "space",
+    "objectives",
+    "constraints",
+    "seed",
+    "threads",
+    "training",
+    "quantization",
+    "measure",
+    "devices",
+)
 """What must be equal for a run to be resumed; budgets may change."""
 
 
@@ -43,6 +55,7 @@ class Job:
         seed: Of everything.
         threads: Of torch, while training and measuring.
         settings: How policies become networks.
+        measure: What candidates are measured with.
         references: How the job file refers to the task, the students and custom objectives; empty for objects.
     """
 
@@ -58,6 +71,7 @@ class Job:
     seed: int
     threads: int
     settings: CompressionSettings
+    measure: MeasuredBy = "simulator"
     references: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -74,17 +88,25 @@ class Job:
         seed: int = 0,
         threads: int = 1,
         settings: CompressionSettings | None = None,
+        measure: MeasuredBy = "simulator",
         references: dict[str, Any] | None = None,
+        run_task: bool = True,
     ) -> Job:
         """Check the arguments of a search; nothing is computed but one pass of the teacher.
+
+        The arguments are those of :func:`kneepoint.search`, and how a job file refers to the objects among them.
+        Without ``run_task`` the pass of the teacher, which checks the task, is left out.
 
         Raises:
             InputError: Naming what is wrong and the way out.
         """
-        task.check()
+        if run_task:
+            task.check()
         bound = bind_objectives(objectives, task)
         watched = _watched(constraints, bound, task)
-        _check_budget(trials, minutes, seed, threads)
+        check_budget(trials, minutes, seed, threads)
+        if measure not in get_args(MeasuredBy):
+            raise JobError(f"unknown measure {measure!r}; {nearest(str(measure), get_args(MeasuredBy))}")
         sampler_named(sampler, space, seed)
         return cls(
             task=task,
@@ -99,6 +121,7 @@ class Job:
             seed=int(seed),
             threads=int(threads),
             settings=settings or CompressionSettings(),
+            measure=measure,
             references=references or {},
         )
 
@@ -106,6 +129,12 @@ class Job:
     def scored(self) -> tuple[Objective, ...]:
         """Everything that is measured of a candidate."""
         return (*self.objectives, *self.watched)
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that objectives carry as ``hardware``, each once."""
+        carried = (getattr(entry, "hardware", None) for entry in self.scored)
+        return list({device.name: device for device in carried if isinstance(device, Device)}.values())
 
     @property
     def constraint_names(self) -> list[str]:
@@ -121,6 +150,8 @@ class Job:
             "space": {
                 "weight_bits": list(self.space.weight_bits),
                 "keep": list(self.space.keep),
+                "blocks": self.space.blocks,
+                "channel_multiple": self.space.channel_multiple,
                 "students": self._students_json(),
             },
             "objectives": [
@@ -133,12 +164,14 @@ class Job:
             "seed": self.seed,
             "threads": self.threads,
             "training": self._training_json(),
-            "devices": {device.name: device.digest for device in _devices(self.scored)},
+            "quantization": asdict(self.settings.quantization),
+            "measure": self.measure,
+            "devices": {device.name: device.digest for device in self.devices},
             "versions": {"python": platform.python_version(), **_versions()},
             "fingerprint": self.task.fingerprint(),
         }
 
-    def _training_json(self) -> dict[str, int | float]:
+    def _training_json(self) -> dict[str, int | float | str]:
         student, recovery = self.settings.student, self.settings.recovery
         return {
             "student_steps": student.steps,
@@ -148,6 +181,8 @@ class Job:
             "temperature": student.temperature,
             "alpha": student.alpha,
             "calibration_samples": self.settings.calibration_samples,
+            "importance": self.settings.importance,
+            "pruning_steps": self.settings.pruning_steps,
         }
 
     def _students_json(self) -> Any:
@@ -169,7 +204,12 @@ def _watched(constraints: Sequence[str], objectives: Sequence[Objective], task: 
     return [objective_named(name, task) for name in named if name not in known]
 
 
-def _check_budget(trials: int, minutes: float | None, seed: int, threads: int) -> None:
+def check_budget(trials: int, minutes: float | None, seed: int, threads: int) -> None:
+    """Refuse numbers that no search can have.
+
+    Raises:
+        JobError: Naming the first of them.
+    """
     for name, value, least in (("trials", trials, 1), ("seed", seed, 0), ("threads", threads, 1)):
         if not _is_whole(value) or value < least:
             raise JobError(f"{name} is a whole number of at least {least}; got {value!r}")
@@ -179,12 +219,6 @@ def _check_budget(trials: int, minutes: float | None, seed: int, threads: int) -
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _devices(objectives: Sequence[Objective]) -> list[Device]:
-    """The devices that objectives carry as ``hardware``."""
-    carried = (getattr(entry, "hardware", None) for entry in objectives)
-    return [device for device in carried if isinstance(device, Device)]
 
 
 def _versions() -> dict[str, str]:

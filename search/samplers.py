@@ -18,7 +18,8 @@ def anchors(space: JointSpace) -> list[dict[str, Choice]]:
 
     Floats are among them because small networks may run faster so: each integer layer pays for its quantizers.
     """
-    order: list[int] = [bits for bits in (8, 4, 16) if bits in space.weight_bits] or list(space.weight_bits[-1:])
+    usual: list[int | str] = [bits for bits in (8, 4, 16) if bits in space.weight_bits]
+    order = usual or list(space.weight_bits[-1:])
     full = max(space.keep)
     return [space.uniform(student, bits, full) for bits in order for student in space.members]
 

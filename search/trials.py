@@ -41,7 +41,9 @@ class Trials:
     def __init__(self, job: Job, directory: RunDirectory, report: Report | None = None) -> None:
         self.job = job
         self.log = directory.log()
-        self.evaluator = Evaluator(job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report)
+        self.evaluator = Evaluator(
+            job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report, job.measure
+        )
         self.teacher = self._teacher()
         self.axes = [
             Axis(entry.name, entry.direction, entry.unit, entry.scale(job.task, self.teacher[entry.name]))

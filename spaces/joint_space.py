@@ -1,4 +1,4 @@
-"""The joint space: student architecture, kept fraction of every channel group, bit-width of every layer."""
+"""The joint space: student architecture, kept channels and residual blocks, and how every layer computes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from kneepoint.spaces.network import Network
-from kneepoint.spaces.policy import WEIGHT_BITS, AxisValue, LayerPolicy, Policy
+from kneepoint.spaces.policy import BLOCK, WEIGHT_BITS, AxisValue, LayerPolicy, Policy
 from kneepoint.spaces.students import StudentFamily, auto_family, describe
+from kneepoint.spaces.widths import CHANNEL_MULTIPLE
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.task import Task
 
@@ -18,35 +19,45 @@ if TYPE_CHECKING:
 
 Choice = str | int
 STUDENT = "student"
+_BLOCK_CHOICES = (0.0, 1.0)
+"""A residual block is left out, or stays."""
 _T = TypeVar("_T")
-_N = TypeVar("_N", int, float)
 
 
 class JointSpace:
     """Everything that may vary, as flat parameters that are the same in every trial.
 
-    The parameters are ``student`` (a category), ``bits/LAYER`` and ``keep/GROUP`` (indices into the sorted choices, so
-    that a sampler sees their order). They are named after the teacher's layers and groups; a student's layer takes the
-    choice of the teacher's layer of the same name, or of the one at the same relative depth.
+    The parameters are ``student`` (a category), ``bits/LAYER``, ``keep/GROUP`` and, with ``blocks``,
+    ``keep/block:NAME`` (indices into the sorted choices, so that a sampler sees their order; a block has the choices 0,
+    left out, and 1). They are named after the teacher's layers, groups and blocks; those of a student take the choice
+    of the teacher's of the same name, or of the one at the same relative depth.
 
     Attributes:
         teacher: The traced teacher.
-        weight_bits: Sorted choices a layer.
+        formats: Sorted choices a layer: how it computes.
+        weight_bits: The same as they are written: weight bits, or a name where bits alone do not say it.
         keep: Sorted kept fractions a group.
         students: The family, or None for the teacher alone.
+        blocks: Whether residual blocks may be left out.
+        channel_multiple: What kept widths are rounded to a multiple of, where they are wide enough.
     """
 
     def __init__(
         self,
         task: Task,
-        weight_bits: Sequence[int] = (2, 4, 8, 16),
+        weight_bits: Sequence[int | str] = (2, 4, 8, 16),
         keep: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
         students: Literal["auto"] | StudentFamily | None = "auto",
+        blocks: bool = False,
+        channel_multiple: int = CHANNEL_MULTIPLE,
     ) -> None:
         self.task = task
-        self.weight_bits = _choices("weight_bits", weight_bits, set(WEIGHT_BITS))
-        self.keep = tuple(float(share) for share in _choices("keep", keep, None))
-        self.teacher = Network(task.model, task.example_input)
+        self.formats = _formats(weight_bits)
+        self.weight_bits = tuple(_written(choice) for choice in self.formats)
+        self.keep = _fractions(keep)
+        self.blocks = _flag("blocks", blocks)
+        self.channel_multiple = channel_multiple
+        self.teacher = Network(task.model, task.example_input, channel_multiple)
         self.students = auto_family(self.teacher) if students == "auto" else students
         self._networks: dict[str, Network] = {}
 
@@ -57,24 +68,29 @@ class JointSpace:
         return {"teacher": {}, **{describe(member): member for member in members}}
 
     @cached_property
+    def choices(self) -> Mapping[str, int]:
+        """How many choices every parameter has but the student, in the order of the network."""
+        return {
+            **{f"bits/{layer}": len(self.formats) for layer in self.teacher.layers},
+            **{f"keep/{group}": len(self.keep) for group in self.teacher.groups},
+            **{f"keep/{BLOCK}{block}": len(_BLOCK_CHOICES) for block in self._blocks},
+        }
+
+    @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """Optuna's distribution of every parameter; Optuna is imported here, when somebody asks."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        bits: BaseDistribution = IntDistribution(0, len(self.weight_bits) - 1)
-        keep: BaseDistribution = IntDistribution(0, len(self.keep) - 1)
         return {
             STUDENT: CategoricalDistribution(tuple(self.members)),
-            **{f"bits/{layer}": bits for layer in self.teacher.layers},
-            **{f"keep/{group}": keep for group in self.teacher.groups},
+            **{name: IntDistribution(0, count - 1) for name, count in self.choices.items()},
         }
 
     @property
     def size(self) -> float:
         """The number of parameter settings; infinity where no float holds it."""
-        layers, groups = len(self.teacher.layers), len(self.teacher.groups)
         try:
-            return float(len(self.members) * len(self.weight_bits) ** layers * len(self.keep) ** groups)
+            return float(len(self.members) * math.prod(self.choices.values()))
         except OverflowError:
             return math.inf
 
@@ -87,44 +103,70 @@ class JointSpace:
             raise SpaceError(f"the space has no students, and a policy names {name}")
         if name not in self._networks:
             module = self.students.make(student, seed=0)
-            self._networks[name] = Network(module, self.task.example_input)
+            self._networks[name] = Network(module, self.task.example_input, self.channel_multiple)
         return self._networks[name]
 
+    def network_of(self, policy: Policy) -> Network:
+        """The network that a policy prunes and quantizes: its student's, without the blocks it leaves out.
+
+        Raises:
+            SpaceError: If there is no such student or block.
+        """
+        return self.network(dict(policy.student)).without(policy.dropped_blocks)
+
     def policy(self, parameters: Mapping[str, Choice]) -> Policy:
-        """The policy of one setting of the parameters.
+        """The policy of one setting of the parameters; it does not mention what leaves with a residual block.
+
+        A layer that cannot compute in the chosen format (an embedding has float activations) takes the nearest it can.
 
         Raises:
             SpaceError: If a parameter is missing or out of range.
         """
         try:
             student = self.members[str(parameters[STUDENT])]
-            bits = {layer: _choice(self.weight_bits, parameters[f"bits/{layer}"]) for layer in self.teacher.layers}
+            formats = {layer: _choice(self.formats, parameters[f"bits/{layer}"]) for layer in self.teacher.layers}
             keep = {group: _choice(self.keep, parameters[f"keep/{group}"]) for group in self.teacher.groups}
+            blocks = {name: _choice(_BLOCK_CHOICES, parameters[f"keep/{BLOCK}{name}"]) for name in self._blocks}
         except (KeyError, ValueError) as error:
             raise SpaceError(f"not a point of this space: it has no {error}") from error
-        network = self.network(student)
-        layers = transfer(bits, list(network.layers))
-        kept = transfer(keep, list(network.groups))
-        return Policy.build(student or "teacher", kept, {name: LayerPolicy.of_bits(b) for name, b in layers.items()})
+        whole = self.network(student)
+        gone = [name for name, share in transfer(blocks, list(whole.blocks)).items() if not share]
+        network = whole.without(gone)
+        layers = transfer(formats, list(whole.layers))
+        kept = transfer(keep, list(whole.groups))
+        return Policy.build(
+            student or "teacher",
+            {group: kept[group] for group in network.groups} | {BLOCK + name: 0.0 for name in gone},
+            {name: layer.admit(layers[name]) for name, layer in network.layers.items() if name in layers},
+        )
 
-    def uniform(self, student: str = "teacher", bits: int = 8, keep: float = 1.0) -> dict[str, Choice]:
-        """The parameters of one architecture with the same bits and kept fraction everywhere.
+    def uniform(self, student: str = "teacher", bits: int | str = 8, keep: float = 1.0) -> dict[str, Choice]:
+        """The parameters of one architecture with the same format and kept fraction everywhere, and all its blocks.
 
         Raises:
             SpaceError: If the space does not offer the choice.
         """
-        if student not in self.members or bits not in self.weight_bits or keep not in self.keep:
-            raise SpaceError(f"the space has no ({student}, {bits} bits, keep {keep})")
+        wanted = _format(bits)
+        if student not in self.members or wanted not in self.formats or keep not in self.keep:
+            raise SpaceError(
+                f"the space has no ({student}, {bits}{' bits' if isinstance(bits, int) else ''}, keep {keep})"
+            )
         return {
             STUDENT: student,
-            **{f"bits/{layer}": self.weight_bits.index(bits) for layer in self.teacher.layers},
+            **{f"bits/{layer}": self.formats.index(wanted) for layer in self.teacher.layers},
             **{f"keep/{group}": self.keep.index(keep) for group in self.teacher.groups},
+            **{f"keep/{BLOCK}{block}": _BLOCK_CHOICES.index(1.0) for block in self._blocks},
         }
+
+    @property
+    def _blocks(self) -> Sequence[str]:
+        """The residual blocks that have a parameter."""
+        return list(self.teacher.blocks) if self.blocks else []
 
     def __getstate__(self) -> dict[str, object]:
         """Without the traces, which another process makes again: a graph module does not survive pickling."""
         state = dict(self.__dict__)
-        for traced in ("teacher", "_networks", "distributions"):
+        for traced in ("teacher", "_networks", "choices", "distributions"):
             state.pop(traced, None)
         if self.students is not None and self.students.name == "auto":
             state["students"] = "auto"
@@ -132,7 +174,7 @@ class JointSpace:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self.teacher = Network(self.task.model, self.task.example_input)
+        self.teacher = Network(self.task.model, self.task.example_input, self.channel_multiple)
         self._networks = {}
         if state["students"] == "auto":
             self.students = auto_family(self.teacher)
@@ -140,22 +182,29 @@ class JointSpace:
 
 def joint_space(
     task: Task,
-    weight_bits: Sequence[int] = (2, 4, 8, 16),
+    weight_bits: Sequence[int | str] = (2, 4, 8, 16),
     keep: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
     students: Literal["auto"] | StudentFamily | None = "auto",
+    blocks: bool = False,
+    channel_multiple: int = CHANNEL_MULTIPLE,
 ) -> JointSpace:
     """The space of networks to search for ``task``.
 
     Args:
         task: Whose model is traced.
-        weight_bits: Choices for every layer, out of 2, 4, 8, 16 and 32.
+        weight_bits: Choices for every layer: bits of its weights (1, 2, 3, 4, 6 and 8 compute on integers where the
+            layer can, 16 and 32 in floats), or names that say more: ``w4a16``, ``w8a8-dynamic``, ``w4-g32``,
+            ``w8a8-2:4`` (:meth:`kneepoint.spaces.policy.LayerPolicy.parse`).
         keep: Choices for the share of channels every coupled group keeps.
         students: ``auto`` narrows the teacher; a :class:`StudentFamily` brings your own; None is the teacher alone.
+        blocks: Whether whole residual blocks may be left out, too.
+        channel_multiple: Kept widths are rounded to multiples of it in wide groups, to divisors of it in narrower
+            ones (:mod:`kneepoint.spaces.widths`); 1 for no rounding.
 
     Raises:
         SpaceError: If a choice is out of range, or the model cannot be traced.
     """
-    return JointSpace(task, weight_bits, keep, students)
+    return JointSpace(task, weight_bits, keep, students, blocks, channel_multiple)
 
 
 def transfer(choices: Mapping[str, _T], names: Sequence[str]) -> dict[str, _T]:
@@ -177,15 +226,42 @@ def _choice(choices: Sequence[_T], index: Choice) -> _T:
     return choices[index]
 
 
-def _choices(name: str, values: Sequence[_N], known: set[int] | None) -> tuple[_N, ...]:
-    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
-    if not listed or not all(_valid(value, known) for value in listed):
-        rule = f"one or more of {sorted(known)}" if known else "one or more fractions in (0, 1]"
-        raise SpaceError(f"{name} is {rule}; got {values!r}")
-    return tuple(sorted(set(listed)))
+def _format(choice: int | str) -> LayerPolicy:
+    return LayerPolicy.parse(choice) if isinstance(choice, str) else LayerPolicy.of_bits(choice)
 
 
-def _valid(value: object, known: set[int] | None) -> bool:
-    if known is not None:
-        return type(value) is int and value in known
+def _written(policy: LayerPolicy) -> int | str:
+    """Bits where they say it all, else the name."""
+    return policy.weight_bits if policy == LayerPolicy.of_bits(policy.weight_bits) else policy.name
+
+
+def _formats(values: Sequence[int | str]) -> tuple[LayerPolicy, ...]:
+    listed = _listed(values)
+    if not listed or not all(isinstance(value, str) or _is_bits(value) for value in listed):
+        raise SpaceError(f"weight_bits is one or more of {list(WEIGHT_BITS)} or names such as 'w4a16'; got {values!r}")
+    return tuple(sorted({_format(value) for value in listed}))
+
+
+def _fractions(values: Sequence[float]) -> tuple[float, ...]:
+    listed = _listed(values)
+    if not listed or not all(_is_fraction(value) for value in listed):
+        raise SpaceError(f"keep is one or more fractions in (0, 1]; got {values!r}")
+    return tuple(sorted({float(value) for value in listed}))
+
+
+def _flag(name: str, value: bool) -> bool:
+    if type(value) is not bool:
+        raise SpaceError(f"{name} is True or False; got {value!r}")
+    return value
+
+
+def _listed(values: Sequence[_T]) -> list[_T]:
+    return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+
+
+def _is_bits(value: object) -> bool:
+    return type(value) is int and value in WEIGHT_BITS
+
+
+def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value <= 1.0

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from kneepoint.hardware_models.operators import Operator, OperatorTable, Tensor, Weight
+from kneepoint.hardware_models.operators import (
+    ONNX_KINDS,
+    Bias,
+    Format,
+    Operator,
+    OperatorTable,
+    Tensor,
+    Weight,
+    WeightFormat,
+)
+from kneepoint.spaces.attention import ATTENTION, attention_operators
+from kneepoint.spaces.constant_folding import folded_operations
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length
 from kneepoint.spaces.policy import Policy
-from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan
+from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan, WeightQuant
 
 Channels = Mapping[str, int]
+_FORMATS: Mapping[int, Format] = {8: "uint8", 16: "uint16"}
+_MATRIX = 2
+"""Axes of a value on which a linear layer is one Gemm."""
 _STATISTICS = 2  # mean and variance, behind BatchNorm's gain and shift
 
 
@@ -20,34 +35,66 @@ def lower(network: Network, policy: Policy, batch: int = 1) -> OperatorTable:
 
     Args:
         network: The policy's own network: the teacher, or the student that ``policy.student`` names.
-        policy: Its kept fractions and layer formats.
+        policy: Its kept fractions, layer formats and the residual blocks it leaves out.
         batch: Samples of one inference.
 
     Raises:
-        SpaceError: If the policy names layers or groups the network does not have.
+        SpaceError: If the policy names layers, groups or blocks the network does not have.
     """
     network.check(policy)
+    network = network.without(policy.dropped_blocks)
     plan = QuantPlan.of(network, policy)
     channels = network.channels(policy)
     shapes = {name: (batch, *shape[1:]) for name, shape in network.inputs.items()}
     shapes.update({operation.name: _shape(operation, channels, batch) for operation in network.operations})
-    tensors = {
-        name: Tensor(name, shape, "uint8" if name in plan.activations else "fp32") for name, shape in shapes.items()
-    }
-    names = _operator_names(network)
-    operators = tuple(
-        _operator(operation, names[operation.name], _weight(network, operation, plan, channels), tensors)
-        for operation in network.operations
+    formats = {name: _FORMATS[quant.bits] for name, quant in plan.activations.items()}
+    tensors = {name: Tensor(name, shape, formats.get(name, "fp32")) for name, shape in shapes.items()}
+    folded = folded_operations(network)
+    operators = _merged_transposes(
+        tuple(_operators(network, plan, channels, tensors, folded)), tensors, network.outputs
     )
-    return OperatorTable(operators, tensors, tuple(network.inputs), network.outputs, _parameters(network, channels))
+    tables = [_weight(network, network.operation_of[name], plan, channels) for name in folded]
+    weights = tuple(replace(weight, format="fp32") for weight in tables if weight)
+    table = OperatorTable(operators, tensors, tuple(network.inputs), network.outputs, folded=weights)
+    return replace(table, parameters=table.layer_parameters + _other_parameters(network, channels, folded))
+
+
+def is_product(network: Network, operation: Operation) -> bool:
+    """Whether a linear layer is exported as MatMul and Add rather than Gemm, because of any of its calls.
+
+    Gemm is for calls on (samples, features) with a bias.
+    """
+    layer = network.layers.get(operation.layer)
+    calls = [network.operation_of[name] for name in layer.operations] if layer else [operation]
+    return any(len(call.shape) != _MATRIX for call in calls) or not operation.biased
+
+
+def _operators(
+    network: Network, plan: QuantPlan, channels: Channels, tensors: dict[str, Tensor], folded: Collection[str]
+) -> Iterator[Operator]:
+    names = _operator_names(network)
+    for operation in network.operations:
+        if operation.name in folded:
+            continue
+        if operation.function == ATTENTION:
+            yield from attention_operators(network, operation, tensors, folded)
+        else:
+            weight = _weight(network, operation, plan, channels)
+            bias = _bias(network, operation, plan, weight)
+            operator = _operator(operation, names[operation.name], weight, tensors)
+            function = "scale" if _is_factor(network, operation) else operation.function
+            inputs = tuple(name for name in operation.inputs if name not in folded)
+            dynamic = operation.layer in plan.dynamic
+            yield replace(operator, inputs=inputs, function=function, bias=bias, dynamic=dynamic)
 
 
 def _operator(operation: Operation, name: str, weight: Weight | None, tensors: Mapping[str, Tensor]) -> Operator:
     # A depthwise convolution of one channel is an ordinary one, and runtimes take it so.
     single = operation.kind == "depthwise_conv" and weight is not None and weight.channels == 1
+    kind = ONNX_KINDS.get(operation.function, "other") if operation.kind == "other" else operation.kind
     return Operator(
         name=name,
-        kind="conv" if single else operation.kind,
+        kind="conv" if single else kind,
         inputs=operation.inputs,
         output=operation.name,
         macs=_macs(operation, weight, tensors),
@@ -55,6 +102,28 @@ def _operator(operation: Operation, name: str, weight: Weight | None, tensors: M
         function=operation.function,
         kernel=operation.kernel,
     )
+
+
+def _is_factor(network: Network, operation: Operation) -> bool:
+    """Whether the operator multiplies, or divides, one activation by one constant for all its elements."""
+    constants = [network.parameter_shapes[name] for name in network.constants_of(operation)]
+    return operation.kind == "mul" and len(operation.inputs) == 1 and all(math.prod(shape) == 1 for shape in constants)
+
+
+def _merged_transposes(
+    operators: Sequence[Operator], tensors: Mapping[str, Tensor], outputs: Sequence[str]
+) -> tuple[Operator, ...]:
+    """As torch.onnx writes them: one of another reads what that one reads, which goes if nobody else needs it."""
+    transposes = {operator.output: operator for operator in operators if operator.kind == "transpose"}
+    merged: list[Operator] = []
+    for operator in operators:
+        first = transposes.get(operator.inputs[0]) if operator.kind == "transpose" else None
+        if first is not None and tensors[first.output].format == "fp32":
+            operator = replace(operator, inputs=first.inputs)
+            transposes[operator.output] = operator
+        merged.append(operator)
+    read = {name for operator in merged for name in operator.inputs} | set(outputs)
+    return tuple(operator for operator in merged if operator.kind != "transpose" or operator.output in read)
 
 
 def _operator_names(network: Network) -> dict[str, str]:
@@ -73,14 +142,50 @@ def _weight(network: Network, operation: Operation, plan: QuantPlan, channels: C
         return None
     shape = _parameter_shape(network, operation.weight, channels)
     quant = plan.weights.get(operation.layer, FLOAT_WEIGHT)
+    outputs = _output_channels(operation, shape, channels)
+    # ONNX Runtime makes an integer kernel only of a linear weight whose zero points are written out.
+    zero_points = outputs if operation.kind == "linear" and plan.runs_on_integers(operation) else 0
     return Weight(
         shape=shape,
-        stored_bits=quant.bits,
-        format="int8" if quant.integer else "fp32",
-        channels=_output_channels(operation, shape, channels),
-        bias=operation.biased,
+        stored_bits=quant.stored_bits,
+        format=_weight_format(operation, plan, quant),
+        channels=outputs,
         name=operation.weight,
+        scales=_scales(operation, quant, shape, outputs),
+        zero_points=zero_points,
+        group_size=quant.group_size,
+        sparsity=quant.sparsity,
     )
+
+
+def _weight_format(operation: Operation, plan: QuantPlan, quant: WeightQuant) -> WeightFormat:
+    """What the kernel reads: integers alone, or what is looked up or unpacked as it goes, is not a float by then."""
+    if plan.runs_on_integers(operation) or operation.layer in plan.dynamic:
+        return "int8"
+    if quant.group_size:
+        return "packed"
+    if operation.kind == "embedding" and quant.bits < FLOAT_WEIGHT.bits:
+        return "int8" if quant.integer else "fp16"
+    return "fp32"
+
+
+def _scales(operation: Operation, quant: WeightQuant, shape: tuple[int, ...], outputs: int) -> int:
+    if not quant.integer:
+        return 0
+    if quant.group_size:
+        return outputs * math.ceil(shape[1] / quant.group_size)
+    return shape[0] if operation.kind == "embedding" else outputs
+
+
+def _bias(network: Network, operation: Operation, plan: QuantPlan, weight: Weight | None) -> Bias | None:
+    """The bias of one call: an integer one has the scale of what the call reads, so that every call has its own."""
+    if weight is None or not operation.biased:
+        return None
+    if plan.runs_on_integers(operation):
+        product = operation.kind == "linear" and is_product(network, operation)
+        return Bias(weight.channels, f"{operation.name}: bias", 0 if product else weight.channels)
+    stored = [name for name in network.constants_of(operation) if name != operation.weight]
+    return Bias(weight.channels, stored[0] if stored else f"{operation.layer}: bias")
 
 
 def _output_channels(operation: Operation, shape: tuple[int, ...], channels: Channels) -> int:
@@ -115,26 +220,23 @@ def _parameter_shape(network: Network, name: str, channels: Channels) -> tuple[i
     return tuple(length(layout, channels) if layout else size for size, layout in zip(full, layouts, strict=True))
 
 
-def _parameters(network: Network, channels: Channels) -> int:
-    """Elements of the deployed constants, each counted once: weights, biases, and norms that no layer absorbed."""
-    total = 0
-    counted: set[str] = set()
+def _other_parameters(network: Network, channels: Channels, folded: Collection[str]) -> int:
+    """Elements of the constants of operators other than layers and embeddings, each counted once."""
+    sizes: dict[str, int] = {}
     for operation in network.operations:
-        if not operation.weight:
+        if operation.name in folded or operation.weight:
             continue
-        shape = _parameter_shape(network, operation.weight, channels)
-        if operation.weight not in counted:
-            total += math.prod(shape) + (_output_channels(operation, shape, channels) if operation.biased else 0)
-        counted.add(operation.weight)
-    others = {name for operation in network.operations for name in _other_parameters(network, operation)}
-    return total + sum(math.prod(_parameter_shape(network, name, channels)) for name in others)
+        for name in operation.inputs:
+            if name in folded and name in network.floats and not network.operation_of[name].weight:
+                sizes[name] = math.prod(network.operation_of[name].shape)
+        for name in _constants(network, operation):
+            sizes[name] = math.prod(_parameter_shape(network, name, channels))
+    return sum(sizes.values())
 
 
-def _other_parameters(network: Network, operation: Operation) -> list[str]:
-    """The stored tensors of an operator other than a layer or an embedding; scalars belong to its attributes."""
-    if operation.weight:
-        return []
+def _constants(network: Network, operation: Operation) -> list[str]:
+    """The stored floats of an operator without a weight; scalars belong to its attributes."""
     names = network.constants_of(operation)
     if operation.kind == "batch_norm":  # its statistics are measured, and not counted among the parameters
         names = names[:-_STATISTICS]
-    return [name for name in names if network.parameter_shapes[name]]
+    return [name for name in names if network.parameter_shapes[name] and name in network.floats]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from kneepoint.spaces.blocks import Block, find_blocks, leave_out
 from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, is_identity, layer_name
-from kneepoint.spaces.policy import Policy
+from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import (
     Inputs,
     argument_of,
+    copy_graph_module,
     is_tensor,
     operator_name,
     shape_of,
@@ -23,7 +24,8 @@ from kneepoint.spaces.tracing import (
     tensors_of,
     trace,
 )
-from kneepoint.tasks.errors import SpaceError
+from kneepoint.spaces.widths import CHANNEL_MULTIPLE, kept_units, unit_channels
+from kneepoint.tasks.errors import SpaceError, nearest
 
 _KINDS = {
     "conv1d": "conv", "conv2d": "conv", "conv3d": "conv",
@@ -35,6 +37,7 @@ _KINDS = {
     "adaptive_avg_pool1d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "cat": "concat",
     "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize", "transpose": "transpose", "permute": "transpose",
     "flatten": "view", "view": "view", "reshape": "view", "unsqueeze": "view", "squeeze": "view",
+    "unflatten": "view",
 }  # fmt: skip
 _ACTIVATIONS = {
     "relu": "relu", "relu6": "clip", "hardtanh": "clip", "clamp": "clip", "sigmoid": "sigmoid", "tanh": "tanh",
@@ -45,13 +48,25 @@ _ACTIVATIONS = {
 }  # fmt: skip
 _ONNX_NAMES = {
     "mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin", "slice": "Slice",
+    "chunk": "Split", "split": "Split", "split_with_sizes": "Split", "pad": "Pad", "expand": "Expand",
+    "instance_norm": "InstanceNormalization", "pixel_shuffle": "DepthToSpace", "where": "Where", "cond": "If",
+    "gru": "GRU", "lstm": "LSTM", "select": "Gather", "index_select": "Gather", "repeat": "Tile",
+    "masked_fill": "Where",
+    "eq": "Equal", "gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "logical_not": "Not",
+    "bitwise_not": "Not", "logical_and": "And", "logical_or": "Or", "maximum": "Max", "minimum": "Min", "to": "Cast",
+    "tril": "Trilu", "triu": "Trilu",
 }  # fmt: skip
 """Operators without a kind that ONNX writes as one node: both readers of the operator table call them the same."""
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
-VARIABLE_KINDS = LAYER_KINDS - {"conv_transpose"}
-"""Layers whose bit-width may vary. A transposed convolution stays in float: ONNX Runtime has no integer kernel for it,
-and the output axis of its weight, along which scales run, is the second one."""
+VARIABLE_KINDS = LAYER_KINDS | {"embedding"}
+"""Kinds whose bit-width may vary."""
+WEIGHT_ONLY_KINDS = frozenset({"conv_transpose", "embedding"})
+"""Kinds without an integer kernel in ONNX Runtime: their weights are stored in few bits, and are floats to compute."""
 _FOLDING = frozenset({"conv", "linear", "conv_transpose"})
+_PRODUCTS = frozenset({"addmm", "mm", "matmul", "bmm", "baddbmm", "einsum"})
+"""Operators that compute a layer where a matrix that they read is stored."""
+_REMEMBERED = 64
+"""Networks with blocks left out that are kept ready."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,17 @@ class Layer:
     weight: str
     operations: tuple[str, ...]
 
+    def admit(self, policy: LayerPolicy) -> LayerPolicy:
+        """The nearest to ``policy`` that a layer of this kind can compute with.
+
+        Transposed convolutions and embeddings have float activations; ranges of every batch, and scales for groups of
+        input features, are for linear layers.
+        """
+        if self.kind == "linear":
+            return policy
+        activation_bits = None if self.kind in WEIGHT_ONLY_KINDS else policy.activation_bits
+        return replace(policy, activation_bits=activation_bits, dynamic=False, group_size=0)
+
 
 class Network:
     """A module traced once.
@@ -117,12 +143,25 @@ class Network:
         operations: The deployed network's operators, in execution order.
         inputs: Names and shapes (one sample) of the network's inputs.
         outputs: Names of the operations the network returns.
+        channel_multiple: What kept widths are rounded to a multiple of, where they are wide enough.
+
+    Raises:
+        SpaceError: If the module cannot be traced or has no layer, or the multiple is no positive integer.
     """
 
-    def __init__(self, module: nn.Module, example_input: Inputs) -> None:
-        self.graph_module = trace(module, example_input)
-        self.flow: ChannelFlow = channel_flow(self.graph_module)
-        nodes = list(self.graph_module.graph.nodes)
+    def __init__(self, module: nn.Module, example_input: Inputs, channel_multiple: int = CHANNEL_MULTIPLE) -> None:
+        if type(channel_multiple) is not int or channel_multiple < 1:
+            raise SpaceError(f"channel_multiple is an integer of 1 or more; got {channel_multiple!r}")
+        self.channel_multiple = channel_multiple
+        self._whole = self
+        self._reduced: dict[frozenset[str], Network] = {}
+        graph_module = trace(module, example_input)
+        self._read(graph_module, channel_flow(graph_module))
+
+    def _read(self, graph_module: fx.GraphModule, flow: ChannelFlow) -> None:
+        self.graph_module = graph_module
+        self.flow = flow
+        nodes = list(graph_module.graph.nodes)
         self._nodes = {node.name: node for node in nodes}
         self.folds = {node.name: source_of(node).name for node in nodes if _folds(node)}
         self.identities = {node.name: source_of(node).name for node in nodes if is_identity(node)}
@@ -152,12 +191,13 @@ class Network:
     def layers(self) -> Mapping[str, Layer]:
         """The layers whose bit-width may vary, in execution order.
 
-        A weight that an operator of another kind reads too (a tied embedding, a transposed convolution) is not among
-        them: it is stored once, and they read it as floats.
+        A weight that operators of several kinds read (a tied embedding) is not among them: it is stored once, in a way
+        that suits them all. Neither is that of a transposed convolution with groups, whose output channels lie along
+        two axes of its weight.
         """
         found: dict[str, Layer] = {}
         for operation in self.operations:
-            if operation.kind in VARIABLE_KINDS and operation.weight not in self._weights_read_as_floats:
+            if operation.weight in self._variable_weights:
                 known = found.get(operation.layer)
                 uses = (*(known.operations if known else ()), operation.name)
                 found[operation.layer] = Layer(operation.layer, operation.kind, operation.weight, uses)
@@ -169,13 +209,18 @@ class Network:
         return layer is not None and operation.name in layer.operations
 
     @cached_property
-    def _weights_read_as_floats(self) -> frozenset[str]:
-        variable = {operation.name for operation in self.operations if operation.kind in VARIABLE_KINDS}
-        return frozenset(
+    def _variable_weights(self) -> frozenset[str]:
+        kinds: dict[str, set[str]] = {}
+        for operation in self.operations:
+            if operation.weight:
+                kinds.setdefault(operation.weight, set()).add(_kind_of_weight(operation, self.parameter_shapes))
+        elsewhere = {
             str(node.target)
             for node in self.graph_module.graph.nodes
-            if node.op == "get_attr" and any(user.name not in variable for user in node.users)
-        )
+            if node.op == "get_attr" and any(_weight_node(user, operator_name(user)) is not node for user in node.users)
+        }
+        variable = {weight for weight, found in kinds.items() if len(found) == 1 and found <= VARIABLE_KINDS}
+        return frozenset(variable - elsewhere)
 
     @cached_property
     def parameter_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -184,33 +229,106 @@ class Network:
 
     @property
     def groups(self) -> Mapping[str, int]:
-        """Channels of every prunable group, by the name of the first layer that writes them."""
+        """Channels of every prunable group, by the name of the first layer that writes them.
+
+        A channel here is what is kept or dropped as a whole: a block of the layer's channels where they only make sense
+        together (a group of a convolution or of a GroupNorm).
+        """
         return self.flow.sizes
 
     def channels(self, policy: Policy) -> dict[str, int]:
-        """How many channels of every group ``policy`` keeps: at least one, else the nearest whole number."""
+        """How many channels of every group ``policy`` keeps, rounded as :mod:`kneepoint.spaces.widths` says."""
         return {
-            group: max(1, math.floor(size * policy.keep_of.get(group, 1.0) + 0.5))
+            group: kept_units(size, policy.keep_of.get(group, 1.0), self._unit_channels[group], self.channel_multiple)
             for group, size in self.groups.items()
         }
+
+    @cached_property
+    def _unit_channels(self) -> Mapping[str, int]:
+        return unit_channels(self.flow)
+
+    @cached_property
+    def blocks(self) -> Mapping[str, Block]:
+        """The residual blocks that may be left out, by the module path that their layers share."""
+        if self._whole is not self:
+            return {name: block for name, block in self._whole.blocks.items() if block.addition in self._nodes}
+        return find_blocks(self.graph_module.graph, {name: layer for name, layer in self._computed_layers() if layer})
+
+    def without(self, blocks: Collection[str]) -> Network:
+        """The network with these residual blocks left out; itself where there are none.
+
+        Its graph, layers and channel groups are those that remain, under the same names; parameters are shared. It
+        accepts the same policies, and is made once for every set of blocks (the last few are remembered).
+
+        Raises:
+            SpaceError: If a block is unknown, or no layer is left.
+        """
+        whole = self._whole
+        _check_known("residual block", blocks, whole.blocks)
+        missing = frozenset(whole.blocks) - frozenset(self.blocks)
+        gone = missing.union(blocks)
+        if gone == missing:
+            return self
+        if gone not in whole._reduced:
+            if len(whole._reduced) >= _REMEMBERED:
+                whole._reduced.pop(next(iter(whole._reduced)))
+            whole._reduced[gone] = whole._without(gone)
+        return whole._reduced[gone]
+
+    def _without(self, blocks: Collection[str]) -> Network:
+        reduced = object.__new__(Network)
+        reduced.channel_multiple = self.channel_multiple
+        reduced._whole = self
+        reduced._reduced = {}
+        graph_module = copy_graph_module(
+            self.graph_module, lambda graph: leave_out(graph, [self.blocks[name] for name in blocks])
+        )
+        reduced._read(graph_module, self.flow.restricted(graph_module))
+        return reduced
 
     def check(self, policy: Policy) -> None:
         """Refuse a policy that names what the network does not have.
 
+        What leaves the network with a residual block may be named, and means nothing then.
+
         Raises:
-            SpaceError: Naming the first unknown layer or group.
+            SpaceError: Naming the first unknown layer, group or block and the nearest known one.
         """
-        for kind, named, known in (
-            ("layer", policy.layer_of, self.layers),
-            ("channel group", policy.keep_of, self.groups),
-        ):
-            unknown = [name for name in named if name not in known]
-            if unknown:
-                raise SpaceError(f"a policy may only name what the network has; it has no {kind} {unknown[0]!r}")
+        whole = self._whole
+        _check_known("layer", policy.layer_of, whole.layers)
+        _check_known("channel group", policy.keep_of, whole.groups)
+        _check_known("residual block", sorted(policy.dropped_blocks), whole.blocks)
+        for name, layer in policy.layer_of.items():
+            known_layer = self.layers.get(name)
+            if known_layer is not None and known_layer.admit(layer) != layer:
+                raise SpaceError(
+                    f"layer {name!r} is of kind {known_layer.kind} and cannot compute as {layer.name}; "
+                    f"the nearest is {known_layer.admit(layer).name}"
+                )
+
+    @cached_property
+    def floats(self) -> frozenset[str]:
+        """Names of the values and of the stored tensors that hold floats."""
+        nodes = [node for node in self._nodes.values() if is_tensor(node) and node.meta["val"].is_floating_point()]
+        return frozenset(str(node.target) if node.op == "get_attr" else node.name for node in nodes)
+
+    def argument(self, operation: Operation, position: int, name: str, default: Any) -> Any:
+        """An argument of the call that an operation stands for, by position or by name."""
+        return argument_of(self._nodes[operation.name], position, name, default)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, buffers and constants by name (shared, not copied)."""
         return tensors_of(self.graph_module)
+
+    def _computed_layers(self) -> Iterator[tuple[str, str]]:
+        """Operations that compute layers, with the layer's name: also layers that no kind is known for (GPT-2's)."""
+        for operation in self.operations:
+            if operation.kind in LAYER_KINDS:
+                yield operation.name, operation.layer
+            elif operator_name(self._nodes[operation.name]) in _PRODUCTS:
+                stored = self.constants_of(operation)
+                matrices = (name for name in stored if len(self.parameter_shapes[name]) > 1)
+                yield operation.name, layer_name(next(matrices, ""))
 
     def _deployed(self, node: fx.Node) -> bool:
         gone = node.name in self.folds or node.name in self.identities
@@ -227,7 +345,7 @@ class Network:
             inputs=tuple(self._value(source) for source in _tensors_read(node) if not self._stored(source)),
             shape=shape_of(node),
             axis=self.flow.values.get(node.name),
-            function=_function(name, kind),
+            function=_function(operator_name(source_of(node)) if name == "getitem" else name, kind),
             weight=str(weight.target) if weight is not None else "",
             biased=kind in LAYER_KINDS and (folded or argument_of(node, 2, "bias", None) is not None),
             kernel=shape_of(weight)[2:] if weight is not None else _pool_kernel(node, kind),
@@ -251,6 +369,13 @@ class Network:
         while name in self.folds or name in self.identities:
             name = self.folds.get(name) or self.identities[name]
         return name
+
+
+def _check_known(kind: str, named: Collection[str], known: Collection[str]) -> None:
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        rule = f"a policy may only name what the network has; it has no {kind} {unknown[0]!r}"
+        raise SpaceError(f"{rule}; {nearest(unknown[0], known)}")
 
 
 def length(layout: Layout, channels: Mapping[str, int]) -> int:
@@ -278,10 +403,18 @@ def _kept(segment: Segment, channels: Mapping[str, int]) -> int:
     return channels.get(segment.group, segment.channels) if segment.group else segment.channels
 
 
+def _kind_of_weight(operation: Operation, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The operation's kind, or another word for one whose weight cannot be quantized channel by channel."""
+    grouped = operation.kind == "conv_transpose" and shapes[operation.weight][1] != operation.shape[1]
+    return "grouped transposed convolution" if grouped else operation.kind
+
+
 def _tensors_read(node: fx.Node) -> list[fx.Node]:
-    """One entry each time an operator reads a tensor."""
+    """One entry each time an operator reads a tensor; what takes one of a list reads what the list is made of."""
     found: list[fx.Node] = []
     fx.map_arg((node.args, node.kwargs), found.append)
+    if operator_name(node) == "getitem":
+        return _tensors_read(found[0])
     return [source for source in found if is_tensor(source)]
 
 

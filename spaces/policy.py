@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,51 +14,133 @@ from typing import Any, Literal, TypeVar
 from kneepoint.tasks.errors import SpaceError
 
 AxisValue = int | float | str
-WEIGHT_BITS = (2, 4, 8, 16, 32)
-"""Bits a weight can be stored with; 16 is a float16 and 32 the untouched float."""
-
+WEIGHT_BITS = (1, 2, 3, 4, 6, 8, 16, 32)
+ACTIVATION_BITS = (8, 16, None)
+INTEGER_ACTIVATIONS = 8
+"""Bits of the activations that integer kernels work on."""
+GROUP_SIZES = (0, 32, 64, 128)
+SPARSITIES = ("dense", "2:4", "50%", "75%", "90%")
+BLOCK = "block:"
+"""What the name of a residual block begins with, among the names of channel groups."""
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class LayerPolicy:
     """How one layer computes.
 
     Attributes:
-        weight_bits: One of ``WEIGHT_BITS``.
-        activation_bits: 8 for integer kernels, None for float activations.
+        weight_bits: One of ``WEIGHT_BITS``: 1 (sign and scale) to 8 are integers, 16 is float16, 32 is as it was.
+        activation_bits: Of what the layer reads and writes: 8 for integer kernels, 16, or None for floats.
+        dynamic: Whether the range of its input is taken from every batch instead of calibration data.
+        group_size: Input features that share one scale; 0 for one scale an output channel.
+        sparsity: ``dense``; ``2:4``, two zeros in every four weights; or the share of weights that are zero.
 
     Raises:
-        SpaceError: If the bits are not among those that exist, or integer activations meet float weights.
+        SpaceError: If a value is not among those that exist, or two of them exclude each other.
     """
 
     weight_bits: int = 32
     activation_bits: int | None = None
+    dynamic: bool = False
+    group_size: int = 0
+    sparsity: str = "dense"
 
     def __post_init__(self) -> None:
-        if type(self.weight_bits) is not int or self.weight_bits not in WEIGHT_BITS:
-            raise SpaceError(f"weight_bits is one of {WEIGHT_BITS}; got {self.weight_bits!r}")
-        if self.activation_bits is not None and (type(self.activation_bits) is not int or self.activation_bits != 8):
-            raise SpaceError(f"activation_bits is 8 or null; got {self.activation_bits!r}")
-        if self.integer != (self.activation_bits == 8):
-            raise SpaceError(
-                "weights of 8 bits or fewer go with 8-bit activations and wider ones with float activations (null); "
-                f"got weight_bits={self.weight_bits}, activation_bits={self.activation_bits}"
-            )
+        _check_value("weight_bits", self.weight_bits, WEIGHT_BITS)
+        _check_value("activation_bits", self.activation_bits, ACTIVATION_BITS)
+        _check_value("dynamic", self.dynamic, (False, True))
+        _check_value("group_size", self.group_size, GROUP_SIZES)
+        _check_value("sparsity", self.sparsity, SPARSITIES)
+        for rule, broken in (
+            ("integer activations go with weights of 8 bits or fewer", self.activation_bits and not self.integer),
+            ("dynamic ranges go with 8-bit activations", self.dynamic and self.activation_bits != INTEGER_ACTIVATIONS),
+            ("scales of groups go with integer weights", self.group_size and not self.integer),
+            ("scales of groups go with float activations", self.group_size and self.activation_bits is not None),
+            ("weights of one bit have no zero, and are dense", self.weight_bits == 1 and self.sparsity != "dense"),
+        ):
+            if broken:
+                raise SpaceError(f"{rule}; got {self.name!r}")
 
     @classmethod
     def of_bits(cls, weight_bits: int) -> LayerPolicy:
-        """The policy of a layer with these weight bits and the activations that go with them."""
-        return cls(weight_bits, 8 if weight_bits <= 8 else None)
+        """The usual policy of a layer with these weight bits: integer kernels up to 8 bits, floats above."""
+        integer = isinstance(weight_bits, int) and weight_bits <= INTEGER_ACTIVATIONS
+        return cls(weight_bits, INTEGER_ACTIVATIONS if integer else None)
+
+    @classmethod
+    def parse(cls, name: str) -> LayerPolicy:
+        """The policy of a :attr:`name` such as ``w4a8``, ``w8a8-dynamic``, ``w4a16``, ``w4-g32`` or ``w8a8-2:4``.
+
+        Raises:
+            SpaceError: If it is no such name.
+        """
+        found = _FORMAT.fullmatch(name) if isinstance(name, str) else None
+        if found is None:
+            raise SpaceError(f"a format is a name like w4a8, w16, w8a8-dynamic, w4-g32 or w8a8-2:4; got {name!r}")
+        weight, activation, dynamic, group, sparsity = found.groups()
+        activation_bits = int(activation) if activation else None
+        return cls(int(weight), activation_bits, bool(dynamic), int(group or 0), sparsity or "dense")
+
+    @property
+    def name(self) -> str:
+        """``w4a8``: weights of 4 bits, activations of 8; ``-dynamic``, ``-g32`` and ``-2:4`` follow where they hold."""
+        activation = f"a{self.activation_bits}" if self.activation_bits else ""
+        group = f"-g{self.group_size}" if self.group_size else ""
+        sparsity = f"-{self.sparsity}" if self.sparsity != "dense" else ""
+        return f"w{self.weight_bits}{activation}{'-dynamic' if self.dynamic else ''}{group}{sparsity}"
 
     @property
     def integer(self) -> bool:
-        """Whether the layer computes in integers."""
+        """Whether the weights are held as integers."""
         return self.weight_bits <= 8
 
-    def to_json(self) -> dict[str, int | None]:
-        """The layer's entry in ``policy.layers``."""
-        return {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
+    @property
+    def static(self) -> bool:
+        """Whether what the layer reads is quantized with calibrated ranges."""
+        return self.activation_bits is not None and not self.dynamic
+
+    def to_json(self) -> dict[str, int | str | bool | None]:
+        """The layer's entry in ``policy.layers``; what is rarely asked for is left out where it is not."""
+        every: dict[str, int | str | bool | None] = {
+            "weight_bits": self.weight_bits,
+            "activation_bits": self.activation_bits,
+            "dynamic": self.dynamic,
+            "group_size": self.group_size,
+            "sparsity": self.sparsity,
+        }
+        return {key: value for key, value in every.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> LayerPolicy:
+        """The layer policy written by :meth:`to_json`.
+
+        Raises:
+            SpaceError: If a key is missing or unknown, or a value out of range.
+        """
+        if unknown := set(entry) - {"weight_bits", "activation_bits", *_DEFAULTS}:
+            raise SpaceError(
+                f"a layer's policy has weight_bits, activation_bits and {sorted(_DEFAULTS)}; got {unknown}"
+            )
+        return cls(entry["weight_bits"], entry["activation_bits"], **{k: entry[k] for k in _DEFAULTS if k in entry})
+
+    def __lt__(self, other: LayerPolicy) -> bool:
+        """Fewer bits first; activations in floats after integers."""
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, int, bool, int, int]:
+        activation = self.activation_bits or WEIGHT_BITS[-1]
+        return (self.weight_bits, activation, self.dynamic, -self.group_size, -SPARSITIES.index(self.sparsity))
+
+
+_DEFAULTS: Mapping[str, int | str | bool] = {"dynamic": False, "group_size": 0, "sparsity": "dense"}
+_FORMAT = re.compile(r"w(\d+)(?:a(\d+))?(-dynamic)?(?:-g(\d+))?(?:-(2:4|\d+%))?")
+
+
+def _check_value(name: str, value: object, known: tuple[object, ...]) -> None:
+    if not any(type(value) is type(entry) and value == entry for entry in known):
+        raise SpaceError(f"{name} is one of {known}; got {value!r}")
 
 
 UNTOUCHED = LayerPolicy()
@@ -72,7 +155,7 @@ class Policy:
 
     Attributes:
         student: Sorted (axis, value) pairs of a student architecture; empty for the teacher's own.
-        keep: Sorted (channel group, kept fraction) pairs.
+        keep: Sorted (channel group, kept fraction) pairs, and (``block:NAME``, 0) for residual blocks left out.
         layers: Sorted (layer, how it computes) pairs.
 
     Raises:
@@ -92,7 +175,12 @@ class Policy:
             if not _is_axis_value(value):
                 raise SpaceError(f"a student's axis takes a finite number or a string; got {value!r} for {axis!r}")
         for group, fraction in self.keep:
-            if not _is_fraction(fraction) or fraction == 1.0:
+            if group.startswith(BLOCK):
+                if not _is_number(fraction) or fraction != 0.0:
+                    raise SpaceError(
+                        f"a residual block is kept whole (1, left out) or not (0); got {fraction!r} for {group!r}"
+                    )
+            elif not _is_fraction(fraction) or fraction == 1.0:
                 raise SpaceError(f"a kept fraction lies in (0, 1], and 1 is left out; got {fraction!r} for {group!r}")
         for name, layer in self.layers:
             if not isinstance(layer, LayerPolicy) or layer == UNTOUCHED:
@@ -131,10 +219,7 @@ class Policy:
             SpaceError: If a key is missing, or a value out of range.
         """
         try:
-            layers = {
-                name: LayerPolicy(entry["weight_bits"], entry["activation_bits"])
-                for name, entry in data["layers"].items()
-            }
+            layers = {name: LayerPolicy.from_json(entry) for name, entry in data["layers"].items()}
             return cls.build(data["student"], dict(data["keep"]), layers)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpaceError(f"a policy has the keys student, keep and layers; got {data!r}") from error
@@ -160,8 +245,13 @@ class Policy:
 
     @cached_property
     def keep_of(self) -> Mapping[str, float]:
-        """Kept fraction by group; groups that are not here keep everything."""
-        return dict(self.keep)
+        """Kept fraction by channel group; groups that are not here keep everything."""
+        return {group: fraction for group, fraction in self.keep if not group.startswith(BLOCK)}
+
+    @cached_property
+    def dropped_blocks(self) -> frozenset[str]:
+        """Names of the residual blocks that are left out, without their ``block:``."""
+        return frozenset(group.removeprefix(BLOCK) for group, _ in self.keep if group.startswith(BLOCK))
 
     @cached_property
     def layer_of(self) -> Mapping[str, LayerPolicy]:

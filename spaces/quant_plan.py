@@ -1,8 +1,9 @@
 """Which tensor is quantized how: the one object that calibration, simulator, exporter and pricing all read.
 
 The arithmetic is ONNX's QuantizeLinear and DequantizeLinear: q = clamp(round_half_even(x / scale) + zero_point), and
-back (q - zero_point) * scale. Weights are symmetric with one scale an output channel; activations are affine ``uint8``
-with one scale a tensor; a bias is ``int32`` with the scale input x weight.
+back (q - zero_point) * scale. Weights are symmetric, with one scale an output channel or one for every group of a
+linear layer's input features; activations are affine and unsigned, with one scale a tensor, fixed by calibration or
+(DynamicQuantizeLinear) by every batch; the bias of an integer kernel is ``int32`` with the scale input x weight.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from kneepoint.spaces.network import Network, Operation
-from kneepoint.spaces.policy import Policy
+from kneepoint.spaces.network import Layer, Network, Operation
+from kneepoint.spaces.policy import INTEGER_ACTIVATIONS, LayerPolicy, Policy
 
 Container = Literal["int2", "int4", "int8", "float16", "float32"]
-CONTAINERS: Mapping[int, Container] = {2: "int2", 4: "int4", 8: "int8", 16: "float16", 32: "float32"}
+CONTAINERS: Mapping[int, Container] = {
+    1: "int2", 2: "int2", 3: "int4", 4: "int4", 6: "int8", 8: "int8", 16: "float16", 32: "float32",
+}  # fmt: skip
+"""What weights of so many bits are stored in: the narrowest element type of ONNX that holds them."""
+STORED_BITS: Mapping[Container, int] = {"int2": 2, "int4": 4, "int8": 8, "float16": 16, "float32": 32}
 _FOLLOWS = frozenset({"concat", "max_pool", "avg_pool", "view"})
 _CLAMPS = frozenset({"relu", "clip"})
 """Activations that the saturation of a quantized output performs."""
@@ -28,14 +33,28 @@ class WeightQuant:
     """How one layer's weight is held.
 
     Attributes:
-        bits: 2, 4 or 8 (integers), 16 (float16) or 32.
-        container: What the artifact stores.
-        scale: (out channels,) float32, once calibrated; None for float weights.
+        bits: 1 to 8 (integers), 16 (float16) or 32.
+        scale: float32, once calibrated: (channels,), or (channels, groups) with ``group_size``; None for float weights.
+        axis: The weight's axis of output channels, along which scales run.
+        group_size: Input features that share one scale; 0 for one scale an output channel.
+        sparsity: Which weights are zero; see :class:`kneepoint.spaces.policy.LayerPolicy`.
     """
 
     bits: int
-    container: Container
     scale: Tensor | None = None
+    axis: int = 0
+    group_size: int = 0
+    sparsity: str = "dense"
+
+    @property
+    def container(self) -> Container:
+        """What the artifact stores."""
+        return CONTAINERS[self.bits]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of an element of the container."""
+        return STORED_BITS[self.container]
 
     @property
     def integer(self) -> bool:
@@ -44,25 +63,32 @@ class WeightQuant:
 
     @property
     def limit(self) -> int:
-        """Integers run from -limit to limit, so that zero and every sign are exact."""
-        return int(2 ** (self.bits - 1) - 1)
+        """Integers run from -limit to limit, so that zero and every sign are exact; one bit has the two signs alone."""
+        return max(1, int(2 ** (self.bits - 1) - 1))
 
 
-FLOAT_WEIGHT = WeightQuant(32, "float32")
+FLOAT_WEIGHT = WeightQuant(32)
 """What is held as it is: layers whose bits cannot vary."""
 
 
 @dataclass(frozen=True)
 class ActivationQuant:
-    """How one activation is held between kernels: ``uint8`` with one scale.
+    """How one activation is held between kernels: unsigned integers with one scale.
 
     Attributes:
         scale: Step between two integers, once calibrated.
         zero_point: The integer that stands for 0.0 exactly.
+        bits: 8 or 16.
     """
 
     scale: float | None = None
     zero_point: int = 0
+    bits: int = INTEGER_ACTIVATIONS
+
+    @property
+    def limit(self) -> int:
+        """The largest integer; the smallest is 0."""
+        return int(2**self.bits - 1)
 
 
 @dataclass(frozen=True)
@@ -72,21 +98,29 @@ class QuantPlan:
     Attributes:
         weights: By layer name; every layer whose bits may vary has an entry.
         activations: By value name; a value that is not here stays float.
+        integer: Names of the layers that multiply integers whose ranges are calibrated.
+        dynamic: Names of the layers that multiply integers, their input's range taken from each batch.
     """
 
     weights: Mapping[str, WeightQuant]
     activations: Mapping[str, ActivationQuant]
+    integer: frozenset[str] = frozenset()
+    dynamic: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, network: Network, policy: Policy) -> QuantPlan:
         """The uncalibrated plan of ``policy``: which tensors are quantized, not yet with which scales.
 
-        A value is quantized where an integer layer reads it or (after its fused activation) writes it, and where an
-        operator that can run on integers has quantized inputs only. The network's outputs stay float, and so does a
+        A value is quantized where a layer with static activations reads it or (after its fused activation) writes it,
+        and where an operator that can run on integers has 8-bit inputs only. Where one layer asks for 8 bits and
+        another for 16, the value has 8, which integer kernels need. The network's outputs stay float, and so does a
         layer that reads one of them.
         """
-        weights = {name: _weight(policy.layer(name).weight_bits) for name in network.layers}
-        return cls(weights, {name: ActivationQuant() for name in _quantized_values(network, policy)})
+        weights = {name: _weight(layer, policy.layer(name)) for name, layer in network.layers.items()}
+        activations = {name: ActivationQuant(bits=bits) for name, bits in _quantized_values(network, policy).items()}
+        static = {name for name in network.layers if policy.layer(name).activation_bits == INTEGER_ACTIVATIONS}
+        dynamic = frozenset(name for name in network.layers if policy.layer(name).dynamic)
+        return cls(weights, activations, frozenset(static - dynamic), dynamic)
 
     def with_scales(self, weights: Mapping[str, Tensor], activations: Mapping[str, ActivationQuant]) -> QuantPlan:
         """The plan with calibrated scales."""
@@ -94,7 +128,11 @@ class QuantPlan:
             name: replace(quant, scale=weights[name]) if name in weights else quant
             for name, quant in self.weights.items()
         }
-        return QuantPlan(scaled, {**self.activations, **activations})
+        return replace(self, weights=scaled, activations={**self.activations, **activations})
+
+    def runs_on_integers(self, operation: Operation) -> bool:
+        """Whether ``operation`` multiplies integers with calibrated ranges; not where its input must stay float."""
+        return operation.layer in self.integer and operation.inputs[0] in self.activations
 
 
 def fused_output(network: Network, operation: Operation) -> str:
@@ -106,28 +144,32 @@ def fused_output(network: Network, operation: Operation) -> str:
     return operation.name
 
 
-def _weight(bits: int) -> WeightQuant:
-    return WeightQuant(bits, CONTAINERS[bits])
+def _weight(layer: Layer, policy: LayerPolicy) -> WeightQuant:
+    axis = 1 if layer.kind == "conv_transpose" else 0
+    return WeightQuant(policy.weight_bits, None, axis, policy.group_size, policy.sparsity)
 
 
-def _quantized_values(network: Network, policy: Policy) -> list[str]:
-    quantized: dict[str, None] = {}
+def _quantized_values(network: Network, policy: Policy) -> dict[str, int]:
+    """Bits of every quantized value."""
+    quantized: dict[str, int] = {}
 
-    def quantize(name: str) -> None:
+    def quantize(name: str, bits: int) -> None:
         if name not in network.outputs:
-            quantized[name] = None
+            quantized[name] = min(bits, quantized.get(name, bits))
 
     for operation in network.operations:
-        if network.varies(operation) and policy.layer(operation.layer).integer:
-            quantize(operation.inputs[0])
-            written = fused_output(network, operation)
-            # An integer linear kernel may write floats, unless an activation is fused behind it; a convolution may not.
-            if operation.kind != "linear" or written != operation.name:
-                quantize(written)
+        layer = policy.layer(operation.layer)
+        if not network.varies(operation) or not layer.static or layer.activation_bits is None:
+            continue
+        quantize(operation.inputs[0], layer.activation_bits)
+        written = fused_output(network, operation)
+        # An integer linear kernel may write floats, unless an activation is fused behind it; a convolution may not.
+        if operation.kind != "linear" or written != operation.name:
+            quantize(written, layer.activation_bits)
     for operation in network.operations:  # in execution order, so that one pass reaches the end of a chain
-        if _follows(operation) and all(name in quantized for name in operation.inputs):
-            quantize(fused_output(network, operation))
-    return list(quantized)
+        if _follows(operation) and all(quantized.get(name) == INTEGER_ACTIVATIONS for name in operation.inputs):
+            quantize(fused_output(network, operation), INTEGER_ACTIVATIONS)
+    return quantized
 
 
 def _follows(operation: Operation) -> bool:

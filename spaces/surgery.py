@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from kneepoint.spaces.axis_shapes import bounds_of, pieces_of
 from kneepoint.spaces.channel_flow import Layout
+from kneepoint.spaces.layer_rules import GROUPS_ARGUMENT
 from kneepoint.spaces.network import Network, indices, length, varies
-from kneepoint.spaces.tracing import copy_graph_module, operator_name, shape_of, tensors_of
+from kneepoint.spaces.tracing import argument_of, copy_graph_module, operator_name, shape_of, source_of, tensors_of
 
-_DEPTHWISE_GROUPS = 6  # position of ``groups`` among a convolution's arguments
+_COUNTS_GROUPS = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), GROUPS_ARGUMENT),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), GROUPS_ARGUMENT),
+    "group_norm": 1,
+}
+"""Operators on groups of channels, and the position of the argument that says how many groups."""
+_SIZES = {"view": 1, "reshape": 1, "expand": 1, "unflatten": 2}
+"""Operators that are given the shape of their output, and the position of the argument."""
+_SLICES = ("slice", "narrow")
+_SPLITS = ("chunk", "split", "split_with_sizes", "tensor_split")
 _TRAINING_FLAGS = {"batch_norm": 5, "dropout": 2}
 """Operators that behave differently in training, and the position of the argument that says so."""
 
@@ -74,7 +87,7 @@ def set_training(node: fx.Node, training: bool | fx.Node) -> None:
     """Switch one operator between its inference and its training behaviour, in place."""
     position = _TRAINING_FLAGS.get(operator_name(node))
     if position is not None:
-        node.args = (*node.args[:position], training, *node.args[position + 1 :])
+        _set_argument(node, position, training)
 
 
 def _touched(layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> bool:
@@ -83,16 +96,54 @@ def _touched(layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> bool:
 
 def _resize(network: Network, node: fx.Node, channels: Mapping[str, int]) -> None:
     """Rewrite the sizes that the trace wrote down as constants."""
+    name = operator_name(node)
+    if name in (*_SLICES, *_SPLITS):
+        _cut_elsewhere(network, node, channels)
     axis, layout = network.flow.values.get(node.name, (0, ()))
     if not varies(layout):
         return
-    name = operator_name(node)
-    size = length(layout, channels)
-    if name.startswith("conv") and len(node.args) > _DEPTHWISE_GROUPS and node.args[_DEPTHWISE_GROUPS] != 1:
-        # Channels that vary behind a convolution with groups are those of a depthwise one.
-        node.args = (*node.args[:_DEPTHWISE_GROUPS], size, *node.args[_DEPTHWISE_GROUPS + 1 :])
-    if name in ("view", "reshape"):
-        shape: Any = list(node.args[1])  # type: ignore[arg-type]  # the operator's schema says a list of sizes
-        if shape[axis] == shape_of(node)[axis]:
-            shape[axis] = size
-            node.args = (node.args[0], shape, *node.args[2:])
+    before, after = shape_of(node)[axis], length(layout, channels)
+    if name in _COUNTS_GROUPS and len(node.args) > _COUNTS_GROUPS[name]:
+        position = _COUNTS_GROUPS[name]
+        groups = node.args[position]
+        if isinstance(groups, int) and groups != 1:  # whole groups go, so their size stays
+            _set_argument(node, position, groups * after // before)
+    if name in _SIZES:
+        shape = list(argument_of(node, _SIZES[name], "size", ()))
+        first = argument_of(node, 1, "dim", 0) % len(shape_of(source_of(node))) if name == "unflatten" else 0
+        place = axis - first
+        if 0 <= place < len(shape) and shape[place] == before:
+            shape[place] = after
+            _set_argument(node, _SIZES[name], shape)
+
+
+def _cut_elsewhere(network: Network, node: fx.Node, channels: Mapping[str, int]) -> None:
+    """Move the places at which a slice or a split cuts an axis that varies."""
+    axis, layout = network.flow.values.get(source_of(node).name, (0, ()))
+    sliced = operator_name(node) in _SLICES
+    along = argument_of(node, 1 if sliced else 2, "dim", 0) % len(shape_of(source_of(node)))
+    if along != axis or not varies(layout):
+        return
+    places = bounds_of(node) if sliced else tuple(itertools.accumulate(pieces_of(node, axis), initial=0))
+    moved = [_moved(layout, place, channels) for place in places or ()]
+    if not moved:
+        return
+    lengths = [end - start for start, end in itertools.pairwise(moved)]
+    node.target = torch.ops.aten.slice.Tensor if sliced else torch.ops.aten.split_with_sizes.default
+    node.args = (source_of(node), axis, *moved) if sliced else (source_of(node), lengths, axis)
+    node.kwargs = {}
+
+
+def _moved(layout: Layout, place: int, channels: Mapping[str, int]) -> int:
+    """Where an element of the full axis lies once channels are gone; it is the first of its channel, or a fixed one."""
+    moved = offset = 0
+    for segment in layout:
+        size = segment.channels * segment.repeat
+        if offset + size > place:
+            return moved + place - offset
+        offset, moved = offset + size, moved + length((segment,), channels)
+    return moved
+
+
+def _set_argument(node: fx.Node, position: int, value: Any) -> None:
+    node.args = (*node.args[:position], value, *node.args[position + 1 :])

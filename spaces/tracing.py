@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from kneepoint.spaces.export_errors import export_failure, quiet_export
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.modes import module_mode
 
@@ -28,22 +29,23 @@ def trace(module: nn.Module, example_input: Inputs) -> fx.GraphModule:
         example_input: A tensor, a tuple of positional inputs or a dict of keyword inputs; batch first.
 
     Raises:
-        SpaceError: If the module cannot be exported; the message carries the exporter's own first line.
+        SpaceError: If the module cannot be exported; the message says where in its code.
     """
     args, kwargs = split_inputs(example_input)
     args, kwargs = _at_least_two(args), _at_least_two(kwargs)
     try:
-        with module_mode(module, training=False), warnings.catch_warnings():
+        with module_mode(module, training=False), quiet_export(), warnings.catch_warnings():
             # torch.export warns of what it deprecates in itself, which a user can do nothing about.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            # A recurrent layer lists its own weights anew at every call.
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
             exported = torch.export.export(module, args, kwargs, dynamic_shapes=_free_batch(args, kwargs))
             graph_module = _functional(exported)
     except Exception as error:  # torch.export raises many unrelated types
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SpaceError(
-            f"the model must be traceable by torch.export with a free batch dimension; it said: {first_line[:300]} "
-            "(avoid Python control flow on tensor values and constants in place of the batch size)"
+            "the model must be traceable by torch.export with a free batch dimension; it said: "
+            f"{export_failure(error)}; avoid Python control flow on tensor values and constants for the batch size"
         ) from error
     _tidy(graph_module.graph)
     graph_module.recompile()

@@ -1,12 +1,14 @@
 """Batches and the tensors in them.
 
-What goes into a network, comes out of it, or is its target is everywhere a tensor, or a tuple or dict of tensors, with
-the samples along dimension 0.
+What goes into a network, comes out of it, or is its target is everywhere a tensor, or tuples and dicts of tensors, with
+the samples along dimension 0. Named tuples and mappings that are dataclasses (the outputs of the Transformers library)
+stay what they are; entries that are None stay None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -16,32 +18,46 @@ from kneepoint.tasks.errors import TaskError
 
 
 def leaves(tensors: Any) -> list[Tensor]:
-    """The tensors of a tensor, tuple, list or dict, in order.
+    """The tensors of a tensor, tuple, list or dict, and of those in it, in order.
 
     Raises:
         TaskError: There is anything else in it.
     """
     if isinstance(tensors, Tensor):
         return [tensors]
-    if isinstance(tensors, Mapping):
-        parts = list(tensors.values())
-    elif isinstance(tensors, Sequence) and not isinstance(tensors, str):
-        parts = list(tensors)
-    else:
-        parts = [tensors]
-    for part in parts:
-        if not isinstance(part, Tensor):
-            raise TaskError(f"expected a tensor, or a tuple or dict of tensors, found {type(part).__name__}")
-    return parts
+    if not _is_structure(tensors):
+        raise TaskError(f"expected a tensor, or a tuple or dict of tensors, found {type(tensors).__name__}")
+    return [leaf for part in _parts(tensors) if part is not None for leaf in leaves(part)]
 
 
 def rebuild(like: Any, parts: Iterable[Tensor]) -> Any:
-    """The tensors ``parts`` in the structure of ``like``, where lists become tuples and mappings dicts."""
-    if isinstance(like, Tensor):
-        return next(iter(parts))
-    if isinstance(like, Mapping):
-        return dict(zip(like, parts, strict=True))
-    return tuple(parts)
+    """The tensors ``parts`` in the structure of ``like``, where lists become tuples and plain mappings dicts.
+
+    Raises:
+        ValueError: There are more or fewer of them than ``like`` has.
+    """
+    given, places = list(parts), len(leaves(like))
+    if len(given) != places:
+        raise ValueError(f"a structure of {places} tensors cannot be made of {len(given)}")
+    return _rebuilt(like, iter(given))
+
+
+def main_output(outputs: Any) -> Tensor:
+    """The tensor that a classifier is judged by: the outputs themselves, their only tensor, or the one named logits.
+
+    Raises:
+        TaskError: There are several, and none has that name.
+    """
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
+    if isinstance(logits, Tensor):
+        return logits
+    found = leaves(outputs)
+    if len(found) != 1:
+        raise TaskError(
+            f"the outputs hold {len(found)} tensors, none of them named logits: give Task a metric and a loss that "
+            "pick the right one"
+        )
+    return found[0]
 
 
 def transform(function: Callable[[Tensor], Tensor], tensors: Any) -> Any:
@@ -78,3 +94,23 @@ def as_pair(batch: Any, split: str) -> tuple[Any, Any]:
     if len(batch) != 2:
         raise TaskError(f"{split}: every batch must be an (inputs, targets) pair, got {len(batch)} elements")
     return batch[0], batch[1]
+
+
+def _is_structure(tensors: Any) -> bool:
+    return isinstance(tensors, Mapping) or (isinstance(tensors, Sequence) and not isinstance(tensors, str))
+
+
+def _parts(tensors: Any) -> list[Any]:
+    return list(tensors.values()) if isinstance(tensors, Mapping) else list(tensors)
+
+
+def _rebuilt(like: Any, parts: Iterator[Tensor]) -> Any:
+    if like is None:
+        return None
+    if isinstance(like, Tensor):
+        return next(parts)
+    values = [_rebuilt(part, parts) for part in _parts(like)]
+    if isinstance(like, Mapping):
+        made = dict(zip(like, values, strict=True))
+        return type(like)(**made) if is_dataclass(like) else made
+    return type(like)(*values) if hasattr(like, "_fields") else tuple(values)

@@ -28,7 +28,7 @@ def check_task(task: Task) -> Score:
     """
     if not isinstance(task.model, nn.Module):
         raise TaskError(f"model must be a torch.nn.Module, got {type(task.model).__name__}")
-    with _explained("example_input: the model raised"), module_mode(task.model, training=False), torch.no_grad():
+    with explained("example_input: the model raised"), module_mode(task.model, training=False), torch.no_grad():
         outputs = task.call(task.model, task.example_input)
     _require_finite(outputs, "example_input")
     splits: list[Split] = ["train", "validation"] if task.test is None else ["train", "validation", "test"]
@@ -39,22 +39,22 @@ def check_task(task: Task) -> Score:
 
 def _check_split(task: Task, split: Split) -> None:
     with seeded(ORDER_SEED):
-        inputs, targets = as_pair(_first_batch(getattr(task, split), split), split)
+        inputs, targets = as_pair(first_batch(getattr(task, split), split), split)
     with module_mode(task.model, training=False), torch.no_grad():
-        with _explained(f"{split}: the model raised on the first batch"):
+        with explained(f"{split}: the model raised on the first batch"):
             outputs = task.call(task.model, inputs)
         _require_finite(outputs, split)
-        with _explained(f"{split}: the loss raised on the first batch"):
+        with explained(f"{split}: the loss raised on the first batch"):
             loss = float(task.loss(outputs, targets))
     if not math.isfinite(loss):
         raise TaskError(f"{split}: the loss of the first batch is {loss}, it must be finite")
 
 
 def _checked_score(task: Task) -> Score:
-    with _explained("validation: the model raised"):
+    with explained("validation: the model raised"):
         outputs, targets = task.predict(task.model)
     _require_finite(outputs, "validation")
-    with _explained(f"validation: the metric '{task.metric.name}' raised"):
+    with explained(f"validation: the metric '{task.metric.name}' raised"):
         score = task.metric.score(outputs, targets)
     if not math.isfinite(score.value):
         raise TaskError(f"validation: the metric '{task.metric.name}' is {score.value}, it must be finite")
@@ -72,7 +72,7 @@ def _require_finite(outputs: Any, where: str) -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turns any exception of a user's code into a ``TaskError`` of one line that starts with ``what``."""
     try:
         yield
@@ -83,9 +83,9 @@ def _explained(what: str) -> Iterator[None]:
         raise TaskError(f"{what}: {type(error).__name__}: {first_line}") from error
 
 
-def _first_batch(loader: Any, split: str) -> Any:
+def first_batch(loader: Any, split: str) -> Any:
     """The first batch of a loader that can be iterated again."""
-    with _explained(f"{split}: the loader raised"):
+    with explained(f"{split}: the loader raised"):
         if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
             received = type(loader).__name__
             raise TaskError(f"{split}: expected a re-iterable of (inputs, targets) batches, got {received}")

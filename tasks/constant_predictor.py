@@ -21,26 +21,25 @@ def constant_outputs(outputs: Any, targets: Any) -> Any:
         For logits (N, C, ...) and class indices (N, ...) the logarithms of the classes' frequencies among the targets;
         otherwise the mean over samples of each of the outputs, or their mode where they are integers.
     """
-    if _is_classification(outputs, targets):
-        classes = outputs.shape[1]
-        counts = torch.bincount(targets[(targets >= 0) & (targets < classes)].flatten(), minlength=classes)
-        # Log-frequencies are the best constant logits of both accuracy (their top is the majority) and cross-entropy.
-        logits = (counts.clamp(min=1e-6) / counts.sum()).log().to(outputs.dtype)
-        return logits.view(1, classes, *[1] * (outputs.dim() - 2)).expand_as(outputs)
-    return rebuild(outputs, [_center(leaf).expand_as(leaf) for leaf in leaves(outputs)])
+    return rebuild(outputs, [_constant(leaf, targets).expand_as(leaf) for leaf in leaves(outputs)])
 
 
-def _is_classification(outputs: Any, targets: Any) -> bool:
+def _constant(leaf: Tensor, targets: Any) -> Tensor:
+    """The best prediction for one sample, with a leading dimension of one."""
+    if not _is_classification(leaf, targets):
+        return leaf.mean(dim=0, keepdim=True) if leaf.is_floating_point() else leaf.mode(dim=0, keepdim=True).values
+    classes = leaf.shape[1]
+    counts = torch.bincount(targets[(targets >= 0) & (targets < classes)].flatten(), minlength=classes)
+    # Log-frequencies are the best constant logits of both accuracy (their top is the majority) and cross-entropy.
+    logits = (counts.clamp(min=1e-6) / counts.sum()).log().to(leaf.dtype)
+    return logits.view(1, classes, *[1] * (leaf.dim() - 2))
+
+
+def _is_classification(outputs: Tensor, targets: Any) -> bool:
     return (
-        isinstance(outputs, Tensor)
-        and isinstance(targets, Tensor)
+        isinstance(targets, Tensor)
         and outputs.is_floating_point()
         and not targets.is_floating_point()
         and targets.dtype is not torch.bool
         and outputs.shape[:1] + outputs.shape[2:] == targets.shape
     )
-
-
-def _center(leaf: Tensor) -> Tensor:
-    """The mean over samples, or their mode where the values are no floating-point numbers."""
-    return leaf.mean(dim=0, keepdim=True) if leaf.is_floating_point() else leaf.mode(dim=0, keepdim=True).values

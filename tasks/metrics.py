@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kneepoint.tasks.batches import main_output
 from kneepoint.tasks.errors import TaskError
 
 Direction = Literal["maximize", "minimize"]
@@ -150,28 +151,35 @@ def _differences(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.double() - targets.double()
 
 
-def correctness(outputs: Tensor, targets: Tensor) -> Tensor:
+def classification_loss(outputs: Any, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of logits (N, C, ...), alone or in a structure, and classes (N, ...): a scalar."""
+    return F.cross_entropy(main_output(outputs), targets)
+
+
+def correctness(outputs: Any, targets: Tensor) -> Tensor:
     """The share of right top-1 predictions of each sample: 0 or 1 unless the outputs are dense.
 
     Args:
-        outputs: Logits of shape (N, C), or (N, C, ...) for dense prediction.
+        outputs: Logits of shape (N, C), or (N, C, ...) for dense prediction; a structure that holds them in an entry
+            called ``logits``, or nothing else.
         targets: Class indices of shape (N,), or (N, ...).
 
     Returns:
         Shape (N,), float64.
     """
-    predictions = outputs.argmax(dim=1)
+    logits = main_output(outputs)
+    predictions = logits.argmax(dim=1)
     if predictions.shape != targets.shape:
         raise TaskError(
             "accuracy needs outputs of shape (N, C, ...) and class indices of shape (N, ...), got "
-            f"{tuple(outputs.shape)} and {tuple(targets.shape)}"
+            f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         )
     return _sample_means(predictions == targets)
 
 
-def cross_entropies(outputs: Tensor, targets: Tensor) -> Tensor:
+def cross_entropies(outputs: Any, targets: Tensor) -> Tensor:
     """The cross-entropy of each sample in nats, from logits (N, C, ...) and classes (N, ...); shape (N,)."""
-    return _sample_means(F.cross_entropy(outputs.double(), targets, reduction="none"))
+    return _sample_means(F.cross_entropy(main_output(outputs).double(), targets, reduction="none"))
 
 
 def squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:

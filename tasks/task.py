@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kneepoint.tasks.batches import as_pair, concatenate, leaves, transform
 from kneepoint.tasks.checks import check_task
 from kneepoint.tasks.constant_predictor import constant_outputs
 from kneepoint.tasks.errors import TaskError
 from kneepoint.tasks.fingerprints import fingerprint
-from kneepoint.tasks.metrics import Metric, MetricFunction, Score, accuracy, as_metric
+from kneepoint.tasks.metrics import Metric, MetricFunction, Score, accuracy, as_metric, classification_loss
 from kneepoint.tasks.modes import module_mode
 from kneepoint.tasks.seeding import ORDER_SEED, seeded
 
@@ -57,7 +56,7 @@ class Task:
         validation: Iterable[Any],
         test: Iterable[Any] | None = None,
         metric: Metric | MetricFunction = accuracy,
-        loss: Loss = F.cross_entropy,
+        loss: Loss = classification_loss,
         name: str | None = None,
     ) -> None:
         self.model = model

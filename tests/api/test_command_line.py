@@ -31,6 +31,46 @@ def test_search_prints_the_front_and_fills_the_directory(command: Command, folde
     assert names >= {"job.yaml", "trials.jsonl", "study.db", "front.json", "students", "artifacts", "report.html"}
 
 
+def test_inspect_says_what_a_search_would_do_and_writes_nothing(command: Command, folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    done = command("inspect", folder / "job.yaml")
+    assert done.code == 0
+    assert done.err == ""
+    assert "tiny: before the search" in done.out
+    assert "it is an output of the network" in done.out
+    assert "only stored, run as int8" in done.out
+    assert "A search of 6 trials takes about" in done.out
+    assert "stem.0" not in done.out
+    assert "stem.0" in command("inspect", folder / "job.yaml", "--verbose").out
+    assert sorted(folder.iterdir()) == before
+
+
+def test_inspect_gives_the_same_as_json(command: Command, folder: Path) -> None:
+    done = command("inspect", folder / "job.yaml", "--set", "space.weight_bits=[8]", "--set", "trials=3", "--json")
+    facts = json.loads(done.out)
+    assert facts["schema"] == "kneepoint.inspection/1"
+    assert (facts["space"]["weight_bits"], facts["trials"]) == ([8], 3)
+    assert facts["space"]["students"].keys() == {"width=2", "width=4"}
+    assert [layer["name"] for layer in facts["layers"]] == ["stem.0", "body", "head"]
+    assert [device["name"] for device in facts["devices"]] == ["raspberry-pi-4b"]
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("space.weight_bit=[8]", "did you mean 'weight_bits'"),
+        ("objectives=[latency_ms@raspberry-pi-4]", "did you mean 'raspberry-pi-4b'"),
+        ("constraints=[size <= 1]", "did you mean 'size_mb'"),
+        ("task=tiny_task.py:empty_task", "validation: the loader is empty"),
+        ("task=tiny_task.py:untraceable_task", "tiny_task.py:"),
+    ],
+)
+def test_inspect_refuses_what_a_search_would(command: Command, folder: Path, override: str, text: str) -> None:
+    done = command("inspect", folder / "job.yaml", "--set", override, "--json")
+    assert (done.code, done.out) == (2, "")
+    assert text in one_line(done.err)
+
+
 def test_json_is_all_there_is_on_standard_output(command: Command, finished: Path) -> None:
     done = command("front", finished, "--json")
     content = json.loads(done.out)

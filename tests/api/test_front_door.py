@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from torch import nn
 
 import kneepoint as kp
 from kneepoint.front_door import export_from, open_front, resume
@@ -108,3 +109,39 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "in ONNX Runtime" in done.stdout
     assert (tmp_path / "deploy" / "model.onnx").exists()
+
+
+def test_inspect_of_a_bare_task_shows_itself(user: ModuleType) -> None:
+    found = kp.inspect(user.task())
+    assert repr(found).startswith("tiny: before the search")
+    assert found.devices == ()
+    assert found.space.students.keys() == {"width=0.25", "width=0.375", "width=0.5", "width=0.75"}
+    assert found.trials == 100
+
+
+def test_inspect_takes_a_space_and_devices(user: ModuleType) -> None:
+    task = user.task()
+    space = kp.joint_space(task, weight_bits=(8,), students=None)
+    found = kp.inspect(task, space, ["x86-server", kp.load_device("raspberry-pi-4b")], trials=7)
+    assert [device.name for device in found.devices] == ["x86-server", "raspberry-pi-4b"]
+    assert (found.trials, found.space.weight_bits, found.space.students) == (7, (8,), {})
+
+
+def test_inspect_of_a_network_without_groups_has_no_students(user: ModuleType) -> None:
+    task = user.task()
+    task.model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).eval()
+    assert kp.inspect(task).space.students == {}
+
+
+def test_inspect_refuses_what_it_cannot_use(user: ModuleType) -> None:
+    with pytest.raises(InputError, match=r"inspect takes a kneepoint\.Task; got int"):
+        kp.inspect(3)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(InputError, match="devices is a list; got 'x86-server'"):
+        kp.inspect(user.task(), devices="x86-server")
+    with pytest.raises(InputError, match="did you mean 'x86-server'"):
+        kp.inspect(user.task(), devices=["x86-serve"])
+    with pytest.raises(InputError, match="trials is a whole number of at least 1; got 0"):
+        kp.inspect(user.task(), trials=0)
+    other = kp.joint_space(user.task(), students=None)
+    with pytest.raises(InputError, match="the space is of another task"):
+        kp.inspect(user.task(), other)

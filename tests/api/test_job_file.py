@@ -24,11 +24,25 @@ def test_overrides_reach_sections(folder: Path) -> None:
     assert (job.trials, job.training.student_steps, job.space.weight_bits) == (3, 7, [4, 8])
 
 
+def test_formats_blocks_and_widths_of_a_space_survive_the_run_directory(folder: Path) -> None:
+    space = {"weight_bits": [8, "w4a16", "w8a8-2:4"], "students": None, "blocks": True, "channel_multiple": 4}
+    job = resolve_job(parse_job({**MINIMAL, "space": space}, "job"), folder)
+    assert job.space.weight_bits == ("w4a16", "w8a8-2:4", 8)
+    assert job.space.blocks
+    assert job.space.teacher.channel_multiple == 4
+    again = resolve_job(resumable(job.to_json()), folder)
+    assert again.space.choices == job.space.choices
+    assert again.space.formats == job.space.formats
+    assert again.space.channel_multiple == 4
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"objectivs": []}, "unknown key 'objectivs'; did you mean 'objectives'"),
         ({"space": {"weight_bit": [8]}}, "unknown key 'space.weight_bit'; did you mean 'weight_bits'"),
+        ({"space": {"channel_multiple": 0}}, "space.channel_multiple: Input should be greater than or equal to 1"),
+        ({"space": {"blocks": "some"}}, "space.blocks: Input should be a valid boolean; got 'some'"),
         ({"objectives": []}, "objectives: List should have at least 1 item"),
         ({"trials": "many"}, "trials: Input should be a valid integer; got 'many'"),
         ({"training": {"alpha": 2.0}}, "training.alpha: Input should be less than or equal to 1"),

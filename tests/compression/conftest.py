@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kneepoint.compression.compressor import CompressionSettings, Compressor
+from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import Distillation
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.spaces.joint_space import JointSpace, joint_space
 from kneepoint.spaces.network import Network

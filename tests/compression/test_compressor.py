@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from kneepoint.compression import compressor as compressor_module
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import distill
-from kneepoint.compression.pruning import channel_ranking, kept_channels
+from kneepoint.compression.pruning import kept_channels, ranker
+from kneepoint.compression.ranges import RangeMethod
+from kneepoint.compression.settings import QuantizationSettings
 from kneepoint.compression.student_store import StudentStore, store_tensors
 from kneepoint.spaces.joint_space import joint_space
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import tensors_of
 from kneepoint.tasks.errors import RunError, SpaceError, TaskError
+from kneepoint.tasks.seeding import digest_seed
 from kneepoint.tasks.task import Task
 
 CompressorOf = Callable[..., Compressor]
@@ -114,7 +118,8 @@ def test_a_pruned_network_has_the_channels_it_kept(compressor_of: CompressorOf) 
     assert compressed.kept.keys() == {"late"}
     assert tensors_of(compressed.folded)["late.weight"].shape == (3, 8, 3, 3)
     network = compressor.space.teacher
-    ranking = channel_ranking(network, compressor.compress(Policy.build()).folded)
+    rank = ranker(compressor.task, network, compressor.settings.importance, digest_seed("importance", 0))
+    ranking = rank(network.tensors(), compressor.compress(Policy.build()).folded)
     kept = kept_channels(network, compressed.policy, ranking)
     assert torch.equal(kept["late"], compressed.kept["late"])
 
@@ -125,7 +130,7 @@ def test_recovery_learns(compressor_of: CompressorOf) -> None:
     reports: list[tuple[str, int, int]] = []
     after = compressor.recover(before, lambda *report: reports.append(report))
     assert reports[-1] == ("recovering", 4, 4)
-    assert after.plan is before.plan
+    assert all(after.plan.weights[layer].scale is quant.scale for layer, quant in before.plan.weights.items())
     changed = [key for key, value in tensors_of(after.folded).items() if not torch.equal(value, content(before)[key])]
     assert "head.weight" in changed
     assert "before.running_mean" not in changed
@@ -230,3 +235,84 @@ def test_data_without_batches_cannot_calibrate(tmp_path: Path) -> None:
 
 def test_calibration_takes_whole_batches_until_it_has_enough(compressor_of: CompressorOf) -> None:
     assert [len(batch) for batch in compressor_of("vision")._calibration_inputs()] == [8, 8, 8]
+
+
+def formats(compressor: Compressor, name: str) -> Policy:
+    layers = compressor.space.teacher.layers
+    return Policy.build(layers={key: layer.admit(LayerPolicy.parse(name)) for key, layer in layers.items()})
+
+
+def test_policies_that_differ_in_bits_alone_share_what_they_can(
+    compressor_of: CompressorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressor = compressor_of("vision")
+    first = compressor.compress(formats(compressor, "w4a8"))
+    for name in ("cut", "fold", "reestimate"):  # nothing of this happens again
+        monkeypatch.setattr(compressor_module, name, None)
+    again = compressor.compress(formats(compressor, "w4a8"))
+    mixed = compressor.compress(Policy.build(layers={"late": LayerPolicy.of_bits(4), "head": LayerPolicy.of_bits(8)}))
+    assert again.graph is mixed.graph is first.graph
+    assert again.tensors["late.weight"] is mixed.tensors["late.weight"] is first.tensors["late.weight"]
+
+
+def test_learned_rounding_is_nearer_than_rounding_to_nearest(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    expected = outputs(compressor, compressor.task.model)[0]
+    plain = QuantizationSettings(learned_bits=0, bias_correction=False)
+    compressor.settings = replace(compressor.settings, quantization=plain)
+    nearest = outputs(compressor, compressor.compress(formats(compressor, "w3a8")).module)[0]
+    other = compressor_of("vision")
+    learned = outputs(other, other.compress(formats(other, "w3a8")).module)[0]
+    assert (learned - expected).norm() < 0.8 * (nearest - expected).norm()
+
+
+def test_equalization_changes_weights_and_not_the_float_function(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    compressor.settings = replace(compressor.settings, quantization=QuantizationSettings(equalization=True))
+    compressed = compressor.compress(Policy.build())
+    for ours, expected in zip(
+        outputs(compressor, compressed.module), outputs(compressor, compressor.task.model), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse"])
+def test_ranges_by_another_method_are_no_wider(method: RangeMethod, compressor_of: CompressorOf) -> None:
+    compressor, other = compressor_of("vision"), compressor_of("vision")
+    other.settings = replace(other.settings, quantization=QuantizationSettings(activation_range=method))
+    policy = formats(compressor, "w8a8")
+    widest, narrower = (made.compress(policy).plan.activations for made in (compressor, other))
+    pairs = [(narrower[name].scale, quant.scale) for name, quant in widest.items()]
+    assert all(ours is not None and theirs is not None and ours <= theirs * 1.01 for ours, theirs in pairs)
+
+
+def test_a_residual_block_is_left_out(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    (block,) = compressor.space.teacher.blocks
+    compressed = compressor.compress(Policy.build(keep={f"block:{block}": 0.0, "late": 0.5}))
+    assert "project" not in compressed.network.layers
+    assert tensors_of(compressed.folded)["late.weight"].shape == (3, 8, 3, 3)
+    assert torch.isfinite(outputs(compressor, compressed.module)[0]).all()
+
+
+@pytest.mark.parametrize("how", ["w8a8-2:4", "w32-50%", "w4-90%"])
+def test_zeros_stay_zeros_through_recovery(how: str, compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    before = compressor.compress(formats(compressor, how))
+    after = compressor.recover(before)
+    for layer in before.plan.weights:
+        name = before.network.layers[layer].weight
+        assert torch.equal(before.state[name] == 0, after.state[name] == 0)
+    share = (before.state["late.weight"] == 0).float().mean()
+    assert share >= {"w8a8-2:4": 0.5, "w32-50%": 0.5, "w4-90%": 0.9}[how] - 0.01
+
+
+def test_pruning_in_stages_reaches_the_same_width(compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    compressor.settings = replace(compressor.settings, pruning_steps=2)
+    pruned = compressor.compress(policies(compressor)["4 pruned"])
+    recovered = compressor.recover(pruned)
+    assert {group: len(rows) for group, rows in recovered.kept.items()} == {
+        group: len(rows) for group, rows in pruned.kept.items()
+    }
+    assert torch.isfinite(outputs(compressor, recovered.module)[0]).all()

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.quantizers import fake_quantize_activation
-from kneepoint.compression.simulation import activation_ranges, trainable_simulation
+from kneepoint.compression.simulation import trainable_simulation
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import tensors_of
-from kneepoint.tasks.errors import JobFailed
 
 SpaceOf = Callable[[str], JointSpace]
 CompressorOf = Callable[..., Compressor]
@@ -131,29 +130,10 @@ def test_ranges_cover_the_calibration_data(space_of: SpaceOf, compressor_of: Com
     assert read.zero_point == round(-lowest / read.scale)
 
 
-def test_keywords_are_matched_by_name(compressor_of: CompressorOf) -> None:
-    compressor = compressor_of("text")
-    compressed = uniform(compressor, 8)
-    inputs = next(iter(compressor.task.train))[0]
-    swapped = [dict(reversed(inputs.items()))]
-    plan = compressed.plan
-    assert activation_ranges(compressed.network, compressed.folded, plan, [inputs]) == activation_ranges(
-        compressed.network, compressed.folded, plan, swapped
-    )
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_ranges_must_be_finite(bad: float, compressor_of: CompressorOf) -> None:
-    compressed = uniform(compressor_of("vision"), 8)
-    x = torch.zeros(2, 1, 8, 8)
-    x[1, 0, 0, 0] = bad
-    with pytest.raises(JobFailed, match=r"value 'x' reaches .* only a finite range can be quantized"):
-        activation_ranges(compressed.network, compressed.folded, compressed.plan, [torch.zeros(2, 1, 8, 8), x])
-
-
 def test_mixed_bits(compressor_of: CompressorOf) -> None:
     compressor = compressor_of("vision")
     layers = compressor.space.teacher.layers
-    mixed = {layer: LayerPolicy.of_bits((2, 4, 8, 16, 32)[i % 5]) for i, layer in enumerate(layers)}
+    formats = [LayerPolicy.of_bits((2, 4, 8, 16, 32)[i % 5]) for i in range(len(layers))]
+    mixed = {name: layer.admit(one) for (name, layer), one in zip(layers.items(), formats, strict=True)}
     compressed = compressor.compress(Policy.build(layers=mixed))
     assert torch.isfinite(compressed.module(torch.randn(2, 1, 8, 8))).all()

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kneepoint.compression.compressed import CompressedNetwork
-from kneepoint.compression.compressor import CompressionSettings, Compressor
+from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import Distillation
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.deployment import to_onnx
 from kneepoint.spaces.joint_space import JointSpace, joint_space
@@ -127,6 +128,38 @@ class Named(nn.Module):
         return {"zebra": self.head(z), "apple": self.side(z)}
 
 
+class Attention(nn.Module):
+    """Words at learned places, attention by hand and by torch's own operator, and a feed-forward block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 16)
+        self.places = nn.Embedding(6, 16)
+        self.queries = nn.Linear(16, 16)
+        self.keys = nn.Linear(16, 16)
+        self.values = nn.Linear(16, 16)
+        self.joint = nn.Linear(16, 48)
+        self.out = nn.Linear(16, 16, bias=False)
+        self.norm = nn.LayerNorm(16)
+        self.up = nn.Linear(16, 32)
+        self.down = nn.Linear(32, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids) + self.places(torch.arange(6))
+        query, key, value = (self.heads(layer(x)) for layer in (self.queries, self.keys, self.values))
+        weights = (query @ key.transpose(-1, -2) / 2.0).softmax(-1)
+        x = self.norm(x + self.out((weights @ value).transpose(1, 2).reshape(-1, 6, 16)))
+        x = x + self.down(F.gelu(self.up(x)))
+        query, key, value = (self.heads(part) for part in self.joint(x).chunk(3, -1))
+        x = x + F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(-1, 6, 16)
+        logits: Tensor = self.head(x.mean(1))
+        return logits
+
+    def heads(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, 6, 4, 4).transpose(1, 2)
+
+
 def _first(outputs: Any) -> Tensor:
     leaf: Tensor = next(iter(outputs.values())) if isinstance(outputs, dict) else outputs[0]
     return leaf
@@ -147,6 +180,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "tokens": (Tokens, lambda n: torch.randn(n, 7, 8)),
     "twice": (Twice, lambda n: torch.randn(n, 1, 8, 8)),
     "pair": (Pair, lambda n: (torch.randn(n, 1, 6, 6), torch.randn(n, 5))),
+    "attention": (Attention, lambda n: torch.randint(0, 20, (n, 6))),
     "named": (Named, lambda n: {"input": torch.randint(0, 20, (n, 3)), "numbers": torch.randn(n, 5)}),
 }
 
@@ -205,13 +239,15 @@ class Bench:
         return self.compressor(name).space
 
     def policy(self, name: str, how: str) -> Policy:
-        """``fp32``, a bit-width for all layers, ``mixed``, ``pruned``, ``student``."""
+        """``fp32``, a bit-width or a format for all layers, ``mixed``, ``pruned``, ``student``."""
         space = self.space(name)
         if how == "fp32":
             return Policy.build()
         if how == "mixed":
-            layers = {layer: LayerPolicy.of_bits(MIXED[i % 5]) for i, layer in enumerate(space.teacher.layers)}
-            return Policy.build(layers=layers)
+            formats = [LayerPolicy.of_bits(MIXED[i % 5]) for i in range(len(space.teacher.layers))]
+            return self.layers(name, formats)
+        if how.startswith("w"):
+            return self.layers(name, [LayerPolicy.parse(how)] * len(space.teacher.layers))
         if how == "pruned":
             return space.policy(space.uniform(bits=8, keep=0.5))
         if how == "student":
@@ -220,7 +256,12 @@ class Bench:
 
     def bits(self, name: str, bits: dict[str, int], others: int = 8) -> Policy:
         layers = self.space(name).teacher.layers
-        return Policy.build(layers={layer: LayerPolicy.of_bits(bits.get(layer, others)) for layer in layers})
+        return self.layers(name, [LayerPolicy.of_bits(bits.get(layer, others)) for layer in layers])
+
+    def layers(self, name: str, formats: list[LayerPolicy]) -> Policy:
+        """The formats, one for each layer, as far as the layers admit them."""
+        layers = self.space(name).teacher.layers.items()
+        return Policy.build(layers={key: layer.admit(one) for (key, layer), one in zip(layers, formats, strict=True)})
 
     def compressed(self, name: str, how: str | Policy) -> CompressedNetwork:
         policy = self.policy(name, how) if isinstance(how, str) else how

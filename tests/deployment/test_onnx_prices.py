@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto
 
 from kneepoint.deployment import kernel_counts
-from kneepoint.hardware_models import FUSION_RULES, Workload, fuse, list_devices, load_device, read_onnx
+from kneepoint.deployment.runtime import open_session
+from kneepoint.hardware_models import FUSION_RULES, CostModel, Workload, fuse, list_devices, load_device, read_onnx
 from kneepoint.spaces.lowering import lower
 
 RESIDUAL = ["fp32", "16", "8", "4", "2", "mixed", "pruned", "student"]
 CASES = [("residual", how) for how in RESIDUAL] + [
     (name, how) for name in ("mobile", "sound", "pair", "named") for how in ("fp32", "8", "mixed")
+]
+FORMATS = ["w32", "w16", "w8", "w1", "w3a8", "w8a8", "w8a16", "w4a8-dynamic", "w4-g32"]
+FORMAT_CASES = [(name, how) for name in ("tokens", "attention") for how in FORMATS] + [
+    (name, how) for name in ("residual", "twice", "named") for how in ("w8a8", "w4", "w8a16", "w8a8-dynamic", "w2-g32")
 ]
 
 
@@ -23,7 +31,7 @@ def test_both_rule_sets_of_the_shipped_devices_are_compared() -> None:
     assert {"raspberry-pi-4b", "x86-server"} <= set(list_devices())
 
 
-@pytest.mark.parametrize(("name", "how"), CASES)
+@pytest.mark.parametrize(("name", "how"), CASES + FORMAT_CASES)
 @pytest.mark.parametrize("rules", [("activation",), FUSION_RULES])
 def test_a_policy_costs_what_its_artifact_costs(bench: Any, name: str, how: str, rules: tuple[str, ...]) -> None:
     exported = bench.export(name, how)
@@ -83,3 +91,88 @@ def test_the_predicted_kernels_are_those_that_run(bench: Any, how: str) -> None:
         "QuantizeLinear": predicted["quantize", "int8"],
         "DequantizeLinear": predicted["dequantize", "int8"],
     }
+
+
+# What the runtime calls a kernel, and what the rules call it. Reshapes, arithmetic on shapes and copies are left aside:
+# the runtime computes the sizes of free dimensions with them.
+RUNTIME_KERNELS = {
+    "QGemm": ("linear", "int8"),
+    "QLinearMatMul": ("linear", "int8"),
+    "MatMulIntegerToFloat": ("linear", "int8"),
+    "DynamicQuantizeMatMul": ("linear", "int8"),
+    "Gemm": ("linear", "fp32"),
+    "FusedGemm": ("linear", "fp32"),
+    "MatMulNBits": ("linear", "fp32"),
+    "FusedMatMul": ("matmul", "fp32"),
+    "Add": ("add", "fp32"),
+    "QLinearAdd": ("add", "int8"),
+    "Mul": ("mul", "fp32"),
+    "Gelu": ("activation", "fp32"),
+    "BiasGelu": ("activation", "fp32"),
+    "Relu": ("activation", "fp32"),
+    "Softmax": ("softmax", "fp32"),
+    "LayerNormalization": ("layer_norm", "fp32"),
+    "QuantizeLinear": ("quantize", "int8"),
+    "DynamicQuantizeLinear": ("quantize", "int8"),
+    "DequantizeLinear": ("dequantize", "int8"),
+    "Cast": ("dequantize", "int8"),
+}
+
+
+def runtime_kernels(data: bytes, folder: Path) -> Counter[tuple[str, str]]:
+    path = folder / "optimized.onnx"
+    open_session(data, optimized=path)
+    graph = onnx.load(path).graph
+    constants = {entry.name for entry in graph.initializer}
+    found: Counter[tuple[str, str]] = Counter()
+    for node in graph.node:
+        if node.op_type == "MatMul":
+            found["linear" if node.input[1] in constants else "matmul", "fp32"] += 1
+        elif node.op_type in RUNTIME_KERNELS:
+            found[RUNTIME_KERNELS[node.op_type]] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", ["tokens", "attention"])
+@pytest.mark.parametrize("how", FORMATS)
+def test_the_kernels_of_linear_layers_are_those_that_run(bench: Any, name: str, how: str, tmp_path: Path) -> None:
+    exported = bench.export(name, how)
+    kernels = fuse(lower(exported.compressed.network, exported.compressed.policy))
+    kinds = {kind for kind, _ in RUNTIME_KERNELS.values()}
+    predicted = Counter((kernel.kind, kernel.format) for kernel in kernels if kernel.kind in kinds)
+    assert predicted == runtime_kernels(exported.data, tmp_path)
+
+
+@pytest.mark.parametrize("device", ["raspberry-pi-4b", "x86-server"])
+@pytest.mark.parametrize("how", FORMATS)
+def test_every_kernel_of_attention_has_a_price(bench: Any, device: str, how: str) -> None:
+    exported, described = bench.export("attention", how), load_device(device)
+    workload = Workload.of(lower(exported.compressed.network, exported.compressed.policy), described.fusion)
+    assert CostModel(described).cost(workload).coverage == 1.0
+
+
+@pytest.mark.parametrize(("name", "how"), FORMAT_CASES)
+def test_storage_is_what_the_file_holds_of_weights(bench: Any, name: str, how: str) -> None:
+    """Beside them are scales and zero points of activations, and the sizes that values are reshaped to."""
+    exported = bench.export(name, how)
+    predicted = lower(exported.compressed.network, exported.compressed.policy).storage_bytes
+    entries = exported.model.graph.initializer
+    norms = exported.compressed.network.parameter_shapes.keys() & {
+        entry.name for entry in entries if "norm" in entry.name
+    }
+    beside = [
+        entry
+        for entry in entries
+        if entry.data_type in (TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16, TensorProto.BOOL)
+        and not entry.name.endswith(".weight")
+    ]
+    scales = [
+        entry for entry in entries if entry.name.removesuffix("s").endswith("_scale") and not _of_bias(entry.name)
+    ]
+    factors = [entry for entry in entries if entry.name.startswith("val_") and entry.data_type == TensorProto.FLOAT]
+    left_out = {entry.name for entry in (*beside, *scales, *factors)} | norms
+    assert sum(len(entry.raw_data) for entry in entries if entry.name not in left_out) == predicted
+
+
+def _of_bias(name: str) -> bool:
+    return name.endswith("_bias_scale")

@@ -80,7 +80,7 @@ def test_the_simulated_score_is_the_one_that_was_measured(bench: Any) -> None:
 
 
 def test_another_candidate_s_artifact_does_not_pass(bench: Any) -> None:
-    exported, other = bench.export("residual", "8"), bench.compressed("residual", "2")
+    exported, other = bench.export("residual", "8"), bench.compressed("residual", "student")
     found = compare(exported.data, exported.task, other.module)
     assert not found.passed
     assert found.deviation > LARGEST_DEVIATION

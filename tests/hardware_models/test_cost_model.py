@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kneepoint.hardware_models import (
     KERNEL_KINDS,
+    Bias,
     Cost,
     CostModel,
     Device,
@@ -57,7 +58,7 @@ def row(kind: str, format_: int = 0, **sizes: int) -> Workload:
         functions=("f",),
         kind=kinds,
         format=formats,
-        **columns,
+        **columns,  # type: ignore[arg-type]  # a dict of arrays, which are the columns
         storage_bytes=10,
         resident_bytes=20,
         parameters=5,
@@ -187,13 +188,17 @@ def resnet18(quantized: bool) -> OperatorTable:
         return output
 
     def weight(*shape: int) -> Weight:
-        return Weight(shape, 8 if quantized else 32, "int8" if quantized else "fp32", shape[0], bias=True)
+        scales = shape[0] if quantized else 0
+        return Weight(shape, 8 if quantized else 32, "int8" if quantized else "fp32", shape[0], scales=scales)
 
     def conv(source: str, out: int, kernel: int, stride: int = 1, relu: bool = True) -> str:
         _, depth, size, _ = tensors[source].shape
         shape = (1, out, size // stride, size // stride)
         macs = shape[1] * shape[2] * shape[3] * depth * kernel * kernel
-        written = emit("conv", (source,), shape, inner=relu, macs=macs, weight=weight(out, depth, kernel, kernel))
+        layer = weight(out, depth, kernel, kernel)
+        written = emit(
+            "conv", (source,), shape, inner=relu, macs=macs, weight=layer, bias=Bias(out, scales=layer.scales)
+        )
         return emit("activation", (written,), shape, function="relu") if relu else written
 
     source = first = tensor((1, 3, 224, 224))
@@ -206,7 +211,8 @@ def resnet18(quantized: bool) -> OperatorTable:
             shape = tensors[body].shape
             source = emit("activation", (emit("add", (body, shortcut), shape, inner=True),), shape, function="relu")
     pooled = emit("global_avg_pool", (source,), (1, 512))
-    output = emit("linear", (pooled,), (1, 1000), inner=True, macs=512_000, weight=weight(1000, 512))
+    head = weight(1000, 512)
+    output = emit("linear", (pooled,), (1, 1000), inner=True, macs=512_000, weight=head, bias=Bias(1000))
     return OperatorTable(tuple(operators), tensors, (first,), (output,))
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kneepoint.hardware_models import Kernel, Operator, OperatorTable, Tensor, Weight, fuse, read_onnx
+from kneepoint.hardware_models import Bias, Kernel, Operator, OperatorTable, Tensor, Weight, fuse, read_onnx
 
 RNG = np.random.default_rng(0)
 EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -328,3 +328,59 @@ def test_every_float_reader_gets_a_copy_of_its_own() -> None:
 def test_unknown_rules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"fusion rules are .*got \['magic'\]"):
         fuse(read_onnx(float_residual()), ("magic",))
+
+
+def linear(name: str, source: str, weight: Weight, *, dynamic: bool = False) -> Operator:
+    return Operator(name, "linear", (source,), name, 12, weight, bias=Bias(3), dynamic=dynamic)
+
+
+def rows(operators: tuple[Operator, ...], *outputs: str, rank: int = 2) -> list[tuple[str, str, int, int, int, str]]:
+    names = {"x", *(operator.output for operator in operators)}
+    tensors = {name: Tensor(name, (*[1] * (rank - 1), 4 if name in ("x", "s") else 3)) for name in names}
+    kernels = fuse(OperatorTable(operators, tensors, ("x",), outputs))
+    return [(k.kind, k.format, k.input_bytes, k.weight_bytes, k.output_bytes, k.function) for k in kernels]
+
+
+def test_a_dynamic_layer_quantizes_its_input_itself_and_several_share_one() -> None:
+    weight = Weight((3, 4), 4, "int8", 3, scales=3)
+    alone = linear("a", "x", weight, dynamic=True)
+    assert rows((alone,), "a", rank=3) == [("linear", "int8", 16, 12, 12, "")]
+    assert rows((alone, linear("b", "x", weight, dynamic=True)), "a", "b") == [
+        ("quantize", "int8", 16, 0, 4, ""),
+        ("linear", "int8", 4, 12, 12, ""),
+        ("linear", "int8", 4, 12, 12, ""),
+    ]
+
+
+def test_a_bias_is_added_by_the_kernel_that_takes_it() -> None:
+    gelu = Operator("g", "activation", ("a",), "g", function="gelu")
+    floats, packed = Weight((3, 4), channels=3), Weight((3, 4), 4, "packed", 3, scales=3, group_size=32)
+    product = ("linear", "fp32", 16, 48, 12, "")
+    assert rows((linear("a", "x", floats),), "a") == [product]
+    assert rows((linear("a", "x", floats),), "a", rank=3) == [product, ("add", "fp32", 12, 12, 12, "bias")]
+    assert rows((linear("a", "x", floats), gelu), "g", rank=3) == [product, ("activation", "fp32", 12, 12, 12, "gelu")]
+    unpacked_by_kernel = ("linear", "fp32", 16, 3 * 16 + 12, 12, "")
+    assert rows((linear("a", "x", packed),), "a", rank=3) == [unpacked_by_kernel]
+    assert rows((linear("a", "x", packed), gelu), "g") == [
+        unpacked_by_kernel,
+        ("activation", "fp32", 12, 12, 12, "gelu"),
+    ]
+
+
+def test_rows_of_integers_are_scaled_after_they_are_looked_up() -> None:
+    table = Weight((20, 3), 8, "int8", 3, scales=20)
+    assert rows((Operator("e", "embedding", ("x",), "e", weight=table),), "e") == [
+        ("embedding", "int8", 16, 3, 3, ""),
+        ("dequantize", "int8", 3, 0, 12, ""),
+        ("embedding", "fp32", 4, 4, 4, ""),
+        ("mul", "fp32", 16, 0, 12, ""),
+    ]
+
+
+def test_constant_factors_are_part_of_a_product() -> None:
+    operators = (
+        Operator("s", "mul", ("x",), "s", function="scale"),
+        Operator("p", "matmul", ("s", "x"), "p", 9),
+        Operator("t", "mul", ("p",), "t", function="scale"),
+    )
+    assert rows(operators, "t") == [("matmul", "fp32", 32, 0, 12, "scale")]

@@ -6,7 +6,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from kneepoint.hardware_models.onnx_loading import SMALL, concrete_shapes, load_with_shapes
+from kneepoint.hardware_models.onnx_loading import load_with_shapes
+from kneepoint.hardware_models.shape_inference import SMALL, concrete_shapes
 from kneepoint.tasks.errors import DeviceError
 
 

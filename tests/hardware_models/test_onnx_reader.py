@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kneepoint.hardware_models import OperatorTable, Workload, read_onnx
+from kneepoint.hardware_models import Bias, OperatorTable, Workload, read_onnx
 from kneepoint.tasks.errors import DeviceError
 
 RNG = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_float_network_is_lowered_with_its_norm_folded() -> None:
     table = read_onnx(float_cnn())
     assert kinds(table) == ["conv", "activation", "conv", "add", "activation", "global_avg_pool", "linear"]
     assert [operator.name for operator in table.operators if operator.weight] == ["stem", "body", "head"]
-    assert all(operator.weight.bias for operator in table.operators if operator.weight)
+    assert all(operator.bias for operator in table.operators if operator.weight)
     assert table.macs == 64 * 8 * 27 + 64 * 8 * 72 + 80
     assert table.parameters == 8 * 27 + 8 + 8 * 72 + 8 + 80 + 10
     assert table.storage_bytes == 4 * table.parameters
@@ -148,9 +148,12 @@ def test_pairs_collapse_and_integer_weights_keep_their_width(container: str, bit
     }
     for operator in table.operators[::2]:
         assert operator.weight is not None
-        assert (operator.weight.stored_bits, operator.weight.format, operator.weight.bias) == (bits, "int8", True)
+        assert (operator.weight.stored_bits, operator.weight.format) == (bits, "int8")
+        assert (operator.weight.scales, operator.weight.zero_points) == (8, 8)
+        assert operator.bias is not None
+        assert (operator.bias.channels, operator.bias.scales) == (8, 8)
     assert table.parameters == 8 * 27 + 8 * 72 + 16
-    assert table.storage_bytes == (8 * 27 + 8 * 72) * bits // 8 + 2 * 3 * 32
+    assert table.storage_bytes == (8 * 27 + 8 * 72) * bits // 8 + 2 * (3 * 32 + 8)
 
 
 def test_float16_weights_are_stored_in_sixteen_bits_and_run_in_float() -> None:
@@ -204,7 +207,7 @@ def test_a_float_tensor_with_other_readers_keeps_a_quantized_copy() -> None:
         ([helper.make_node("Softmax", ["x"], ["y"])], [], ("softmax", "", 0)),
         ([helper.make_node("Flatten", ["x"], ["y"])], [], ("view", "flatten", 0)),
         ([helper.make_node("Sub", ["x", "x"], ["y"])], [], ("add", "sub", 0)),
-        ([helper.make_node("Div", ["x", "s"], ["y"])], [constant("s", np.float32(2))], ("mul", "div", 0)),
+        ([helper.make_node("Div", ["x", "s"], ["y"])], [constant("s", np.float32(2))], ("mul", "scale", 0)),
         (
             [helper.make_node("CumSum", ["x", "a"], ["y"])],
             [constant("a", 1, TensorProto.INT64)],
@@ -218,7 +221,7 @@ def test_a_float_tensor_with_other_readers_keeps_a_quantized_copy() -> None:
         (
             [helper.make_node("ReduceMean", ["x", "a"], ["y"])],
             [constant("a", [1], TensorProto.INT64)],
-            ("other", "ReduceMean", 0),
+            ("reduce", "ReduceMean", 0),
         ),
     ],
 )
@@ -234,7 +237,7 @@ def test_matmul_and_add_are_one_linear_layer() -> None:
     (operator,) = read_onnx(model(nodes, [weights("w", 8, 5), weights("head.bias", 5)])).operators
     assert operator.weight is not None
     assert (operator.name, operator.kind, operator.weight.shape) == ("head", "linear", (5, 8))
-    assert operator.weight.bias
+    assert operator.bias == Bias(5, "head.bias")
 
 
 def test_malformed_graphs_are_refused() -> None:
@@ -281,7 +284,7 @@ def test_a_looked_up_table_is_an_embedding() -> None:
     ]
     constants = [weights("table", 100, 16), weights("scale", 16), weights("bias", 16)]
     table = read_onnx(model(nodes, constants, shape=("batch", 7)))
-    assert kinds(table) == ["other", "embedding", "layer_norm"]
+    assert kinds(table) == ["select", "embedding", "layer_norm"]
     assert table.parameters == 1632
     assert Workload.of(table).storage_bytes == 4 * 1632
 

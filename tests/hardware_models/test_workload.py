@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kneepoint.hardware_models import KERNEL_KINDS, Operator, OperatorTable, Tensor, Weight, Workload, fuse
+from kneepoint.hardware_models import KERNEL_KINDS, Bias, Operator, OperatorTable, Tensor, Weight, Workload, fuse
 
 
 def chain(*kinds: str, elements: int = 100, formats: str = "fp32") -> OperatorTable:
@@ -19,11 +19,11 @@ def chain(*kinds: str, elements: int = 100, formats: str = "fp32") -> OperatorTa
 
 
 def residual() -> OperatorTable:
-    weight = Weight((100, 100), 4, "int8", 100, bias=True)
+    weight, bias = Weight((100, 100), 4, "int8", 100, scales=100, zero_points=100), Bias(100, scales=100)
     tensors = {name: Tensor(name, (1, 100)) for name in "xaby"}
     operators = (
-        Operator("a", "linear", ("x",), "a", 10_000, weight),
-        Operator("b", "linear", ("a",), "b", 10_000, weight),
+        Operator("a", "linear", ("x",), "a", 10_000, weight, bias=bias),
+        Operator("b", "linear", ("a",), "b", 10_000, weight, bias=bias),
         Operator("y", "add", ("b", "x"), "y"),
     )
     return OperatorTable(operators, tensors, ("x",), ("y",), parameters=10_300)

@@ -15,9 +15,11 @@ from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.objectives import Accuracy, Latency, Size
 from kneepoint.search.evaluator import Evaluator, NetworkBuilder
 from kneepoint.search.record import Record
-from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.joint_space import JointSpace, joint_space
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.residual_network import ResidualNet
+from kneepoint.tasks.task import Task
 from tests.search import tiny_problem
 
 ELSEWHERE = """
@@ -59,6 +61,26 @@ def test_a_stored_network_is_read_back_and_another_made_again(joint: JointSpace,
         again = evaluator(joint, tmp_path)
         network = NetworkBuilder(again, Record.from_line(record.to_line()))()
         assert {name: score.value for name, score in again.score(network).items()} == record.values
+
+
+def test_a_network_without_a_block_is_cheaper_and_read_back_as_it_was(tmp_path: Path) -> None:
+    tiny = tiny_problem.task()
+    model = ResidualNet(8, 2, classes=4).eval()
+    residual = joint_space(
+        Task(model, tiny.example_input, tiny.train, tiny.validation), (8,), (1.0, 0.5), students=None, blocks=True
+    )
+    whole = residual.uniform(keep=0.5)
+    one = evaluator(residual, tmp_path)
+    policy = residual.policy({**whole, "keep/block:stages.1.1": 0})
+    record, before = one.evaluate(policy, "recovered"), one.evaluate(residual.policy(whole))
+    assert record.error is None
+    assert before.values is not None
+    assert record.values is not None
+    assert record.values["latency_ms@raspberry-pi-4b"] < before.values["latency_ms@raspberry-pi-4b"]
+    again = evaluator(residual, tmp_path)
+    network = NetworkBuilder(again, Record.from_line(record.to_line()))()
+    assert "stages.1.1.conv1" not in network.plan.weights
+    assert {name: score.value for name, score in again.score(network).items()} == record.values
 
 
 def test_a_damaged_network_is_refused(joint: JointSpace, tmp_path: Path) -> None:

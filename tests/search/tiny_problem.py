@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kneepoint.compression.compressor import CompressionSettings
 from kneepoint.compression.distillation import Distillation
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.objectives import Accuracy, Latency, Size, View
 from kneepoint.objectives.objective import Objective
 from kneepoint.search.driver import Driver, Result

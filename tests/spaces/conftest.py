@@ -213,8 +213,8 @@ class Functional(nn.Module):
         return self.head(x * self.constant * torch.tensor(2.0))
 
 
-class Frozen(nn.Module):
-    """Operators that nothing may be cut through: grouped convolution, norms over channels, splits."""
+class Blocks(nn.Module):
+    """Channels that go in blocks: grouped convolutions, GroupNorm, chunks; LayerNorm, which none can go through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ EXAMPLES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "sequence": (Sequence1d, lambda: (torch.randn(1, 4, 8), torch.randn(1, 2, 8))),
     "text": (Text, lambda: {"ids": torch.randint(2, 9, (1, 5)), "input": torch.randn(1, 8)}),
     "functional": (Functional, lambda: image(2)),
-    "frozen": (Frozen, image),
+    "blocks": (Blocks, image),
     "tokens": (Tokens, lambda: torch.randn(1, 5, 6)),
     "views": (Views, lambda: image(1)),
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kneepoint.spaces.joint_space import STUDENT, JointSpace, joint_space, transfer
+from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.students import StudentFamily, auto_family, describe
@@ -58,7 +59,7 @@ def test_the_members_of_the_automatic_family(space: JointSpace) -> None:
 
 
 def test_a_space_of_any_size_has_one(space: JointSpace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space.teacher, "layers", dict.fromkeys(map(str, range(900))))
+    monkeypatch.setattr(space, "choices", dict.fromkeys(map(str, range(900)), 3))
     assert space.size == math.inf
 
 
@@ -105,9 +106,9 @@ def test_a_setting_outside_the_space_is_refused(space: JointSpace, name: str, va
         space.policy(missing)
 
 
-@pytest.mark.parametrize("bits", [(), (3,), (8.0,), (True,), "8", ([8],), 8, None])
+@pytest.mark.parametrize("bits", [(), (5,), (8.0,), (True,), "8", ([8],), 8, None, "w8a8"])
 def test_bad_bits_are_refused_before_anything_is_traced(bits: Any) -> None:
-    with pytest.raises(SpaceError, match=r"weight_bits is one or more of \[2, 4, 8, 16, 32\]; got"):
+    with pytest.raises(SpaceError, match=r"weight_bits is one or more of \[1, 2, .*\] or names such as 'w4a16'; got"):
         joint_space(None, weight_bits=bits)  # type: ignore[arg-type]  # it is never looked at
 
 
@@ -222,3 +223,96 @@ def test_what_cannot_be_narrowed_says_so() -> None:
 def test_descriptions() -> None:
     assert describe({"width": 0.5, "depth": 1}) == "depth=1,width=0.5"
     assert describe({}) == "teacher"
+
+
+# --- formats by name, residual blocks, rounded widths -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide_space() -> JointSpace:
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 1, 12, 12), torch.randint(0, 10, (8,)))]
+    task = Task(ResidualNet(16, 2).eval(), batches[0][0][:1], batches, batches)
+    formats = (16, "w8a8", "w8a8-dynamic", "w4-g32", "w4a16", 4, "w8a8-2:4", 8)
+    return joint_space(task, formats, (1.0, 0.3), "auto", blocks=True, channel_multiple=4)
+
+
+def test_formats_are_bits_or_names_in_one_order(wide_space: JointSpace) -> None:
+    assert wide_space.weight_bits == (4, "w4a16", "w4-g32", "w8a8-2:4", 8, "w8a8-dynamic", 16)
+    assert list(wide_space.formats) == sorted(wide_space.formats)
+    assert wide_space.uniform(bits="w8a8") == wide_space.uniform(bits=8)
+    assert wide_space.uniform(bits="w4-g32")["bits/head"] == 2
+    with pytest.raises(SpaceError, match=r"has no \(teacher, w6a8, keep 1.0\)"):
+        wide_space.uniform(bits="w6a8")
+    with pytest.raises(SpaceError, match="a format is a name like"):
+        wide_space.uniform(bits="int8")
+
+
+def test_a_layer_takes_the_nearest_format_it_can(wide_space: JointSpace) -> None:
+    grouped = wide_space.policy(wide_space.uniform(bits="w4-g32"))
+    assert (grouped.layer("head").name, grouped.layer("stem").name) == ("w4-g32", "w4")
+    dynamic = wide_space.policy(wide_space.uniform(bits="w8a8-dynamic"))
+    assert (dynamic.layer("head").name, dynamic.layer("stem").name) == ("w8a8-dynamic", "w8a8")
+    wide_space.teacher.check(grouped)
+    wide_space.teacher.check(dynamic)
+
+
+@pytest.mark.parametrize("bits", [("w5a8",), ("int4",), (8, "w16a8")])
+def test_names_of_no_format_are_refused(bits: Any) -> None:
+    with pytest.raises(SpaceError, match=r"a format is a name like|weight_bits is one of|integer activations go with"):
+        joint_space(None, weight_bits=bits)  # type: ignore[arg-type]  # it is never looked at
+
+
+def test_blocks_are_parameters_with_two_choices(wide_space: JointSpace, space: JointSpace) -> None:
+    names = [f"keep/block:{name}" for name in ("stages.0.0", "stages.0.1", "stages.1.1", "stages.2.1")]
+    assert list(wide_space.choices)[-4:] == names
+    assert set(wide_space.distributions) == {STUDENT, *wide_space.choices}
+    assert {wide_space.choices[name] for name in names} == {2}
+    assert wide_space.uniform()[names[0]] == 1
+    assert wide_space.size == 5 * 7 ** len(wide_space.teacher.layers) * 2 ** (len(wide_space.teacher.groups) + 4)
+    assert not any("block:" in name for name in space.choices)
+    with pytest.raises(SpaceError, match="it has no choice 2 among the 2"):
+        wide_space.policy({**wide_space.uniform(), names[0]: 2})
+
+
+def test_a_policy_does_not_mention_what_leaves_with_a_block(wide_space: JointSpace) -> None:
+    setting = {**wide_space.uniform(bits=4, keep=0.3), "keep/block:stages.0.1": 0}
+    policy = wide_space.policy(setting)
+    assert policy.dropped_blocks == {"stages.0.1"}
+    assert "stages.0.1.conv1" not in policy.keep_of
+    assert not {"stages.0.1.conv1", "stages.0.1.conv2"} & set(policy.layer_of)
+    other = wide_space.policy({**setting, "keep/stages.0.1.conv1": 1, "bits/stages.0.1.conv2": 0})
+    assert other.id == policy.id
+    network = wide_space.network_of(policy)
+    assert set(network.layers) == set(policy.layer_of)
+    assert Policy.from_json(policy.to_json()) == policy
+
+
+def test_students_lose_the_same_blocks_and_round_alike(wide_space: JointSpace) -> None:
+    setting = {**wide_space.uniform("width=0.5", 8, 0.3), "keep/block:stages.2.1": 0}
+    policy = wide_space.policy(setting)
+    network = wide_space.network_of(policy)
+    assert policy.dropped_blocks == {"stages.2.1"}
+    assert "stages.2.1.conv1" not in network.layers
+    assert network.channel_multiple == wide_space.teacher.channel_multiple == 4
+    assert network.channels(policy)["stages.2.0.conv1"] == 8  # of 32, in steps of 4
+
+
+def test_a_pickled_space_keeps_its_blocks_formats_and_widths(wide_space: JointSpace) -> None:
+    again = pickle.loads(pickle.dumps(wide_space))  # noqa: S301 - what the test itself pickled
+    setting = {**wide_space.uniform("width=0.5", "w8a8-2:4", 0.3), "keep/block:stages.2.1": 0}
+    assert again.choices == wide_space.choices
+    assert again.policy(setting) == wide_space.policy(setting)
+    assert again.teacher.channel_multiple == 4
+
+
+def test_sparse_formats_reach_the_operator_table(wide_space: JointSpace) -> None:
+    policy = wide_space.policy(wide_space.uniform(bits="w8a8-2:4"))
+    weights = [operator.weight for operator in lower(wide_space.teacher, policy).operators if operator.weight]
+    assert {weight.sparsity for weight in weights} == {"2:4"}
+
+
+@pytest.mark.parametrize("blocks", [1, "yes", None])
+def test_blocks_are_wanted_or_not(blocks: Any) -> None:
+    with pytest.raises(SpaceError, match="blocks is True or False; got"):
+        joint_space(None, blocks=blocks)  # type: ignore[arg-type]  # it is never looked at

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import subprocess
@@ -10,13 +12,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneepoint.spaces.policy import UNTOUCHED, WEIGHT_BITS, LayerPolicy, Policy
+from kneepoint.spaces.policy import (
+    ACTIVATION_BITS,
+    GROUP_SIZES,
+    SPARSITIES,
+    UNTOUCHED,
+    WEIGHT_BITS,
+    LayerPolicy,
+    Policy,
+)
 from kneepoint.tasks.errors import SpaceError
 
 names = st.text(min_size=1, max_size=8)
 values = st.integers(-(2**31), 2**31) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
 fractions = st.floats(0, 1, exclude_min=True)
-layers = st.sampled_from(WEIGHT_BITS).map(LayerPolicy.of_bits)
+
+
+def every_format() -> list[LayerPolicy]:
+    found = []
+    for choice in itertools.product(WEIGHT_BITS, ACTIVATION_BITS, (False, True), GROUP_SIZES, SPARSITIES):
+        with contextlib.suppress(SpaceError):  # choices that exclude each other
+            found.append(LayerPolicy(*choice))
+    return found
+
+
+layers = st.sampled_from(every_format())
 policies = st.builds(
     Policy.build,
     st.just("teacher") | st.dictionaries(names, values, min_size=1, max_size=3),
@@ -78,20 +98,83 @@ def test_an_axis_takes_a_number_or_a_string(value: Any) -> None:
         Policy.build({"width": value})
 
 
-@pytest.mark.parametrize("bits", [3, 0, -8, 8.0, True, "8", None])
+@pytest.mark.parametrize("bits", [5, 0, -8, 8.0, True, "8", None])
 def test_bits_that_there_are_not(bits: Any) -> None:
-    with pytest.raises(SpaceError, match=r"weight_bits is one of \(2, 4, 8, 16, 32\); got"):
+    with pytest.raises(SpaceError, match=r"weight_bits is one of \(1, 2, 3, 4, 6, 8, 16, 32\); got"):
         LayerPolicy(bits, 8)
 
 
-def test_activations_go_with_their_weights() -> None:
-    with pytest.raises(SpaceError, match="activation_bits is 8 or null; got 4"):
-        LayerPolicy(4, 4)
-    with pytest.raises(SpaceError, match="got weight_bits=8, activation_bits=None"):
-        LayerPolicy(8, None)
-    with pytest.raises(SpaceError, match="got weight_bits=16, activation_bits=8"):
-        LayerPolicy(16, 8)
-    assert [LayerPolicy.of_bits(bits).activation_bits for bits in WEIGHT_BITS] == [8, 8, 8, None, None]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weight_bits": 4, "activation_bits": 4}, r"activation_bits is one of \(8, 16, None\); got 4"),
+        ({"weight_bits": 4, "dynamic": 1}, r"dynamic is one of \(False, True\); got 1"),
+        ({"weight_bits": 4, "group_size": 48}, r"group_size is one of \(0, 32, 64, 128\); got 48"),
+        ({"weight_bits": 4, "sparsity": "4:2"}, "sparsity is one of .* got '4:2'"),
+        (
+            {"weight_bits": 16, "activation_bits": 8},
+            "integer activations go with weights of 8 bits or fewer; got 'w16a8'",
+        ),
+        ({"weight_bits": 4, "dynamic": True}, "dynamic ranges go with 8-bit activations; got 'w4-dynamic'"),
+        ({"weight_bits": 4, "activation_bits": 16, "dynamic": True}, "dynamic ranges go with 8-bit activations"),
+        ({"weight_bits": 16, "group_size": 32}, "scales of groups go with integer weights; got 'w16-g32'"),
+        ({"weight_bits": 4, "activation_bits": 8, "group_size": 32}, "scales of groups go with float activations"),
+    ],
+)
+def test_formats_that_exclude_each_other(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        LayerPolicy(**arguments)
+
+
+def test_the_usual_activations_of_some_bits() -> None:
+    assert [LayerPolicy.of_bits(bits).activation_bits for bits in WEIGHT_BITS] == [8, 8, 8, 8, 8, 8, None, None]
+    assert LayerPolicy(8).integer
+    assert not LayerPolicy(8).static
+    assert LayerPolicy(8, 8).static
+    assert not LayerPolicy(8, 8, dynamic=True).static
+
+
+@given(layers)
+def test_a_format_survives_its_name_and_its_json(layer: LayerPolicy) -> None:
+    assert LayerPolicy.parse(layer.name) == layer
+    assert LayerPolicy.from_json(json.loads(json.dumps(layer.to_json()))) == layer
+
+
+@given(layers, layers)
+def test_formats_are_in_a_total_order(one: LayerPolicy, other: LayerPolicy) -> None:
+    assert [one < other, other < one, one == other].count(True) == 1
+    assert one.weight_bits <= other.weight_bits or other < one
+
+
+def test_rare_choices_are_left_out_of_json() -> None:
+    assert LayerPolicy(4, 8).to_json() == {"weight_bits": 4, "activation_bits": 8}
+    assert LayerPolicy(4, None, group_size=32).to_json() == {
+        "weight_bits": 4,
+        "activation_bits": None,
+        "group_size": 32,
+    }
+
+
+@pytest.mark.parametrize("name", ["", "8", "w8a", "w4g32", "a8w8", "w8a8-fast", 8, None])
+def test_a_name_of_no_format(name: Any) -> None:
+    with pytest.raises(SpaceError, match="a format is a name like w4a8"):
+        LayerPolicy.parse(name)
+
+
+def test_an_unknown_key_of_a_layer() -> None:
+    with pytest.raises(SpaceError, match=r"a layer's policy has weight_bits.*got \{'bits'\}"):
+        Policy.from_json(
+            {"student": "teacher", "keep": {}, "layers": {"a": {"weight_bits": 8, "activation_bits": 8, "bits": 3}}}
+        )
+
+
+def test_a_residual_block_is_left_out_or_not() -> None:
+    policy = Policy.build(keep={"block:a": 0, "b": 0.5, "block:c": 1.0})
+    assert policy.dropped_blocks == {"a"}
+    assert policy.keep_of == {"b": 0.5}
+    assert Policy.from_json(policy.to_json()) == policy
+    with pytest.raises(SpaceError, match=r"kept whole \(1, left out\) or not \(0\); got 0.5 for 'block:a'"):
+        Policy.build(keep={"block:a": 0.5})
 
 
 @pytest.mark.parametrize(

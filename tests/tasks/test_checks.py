@@ -29,8 +29,8 @@ class Raising(nn.Module):
 
 
 class Listing(nn.Module):
-    def forward(self, inputs: Tensor) -> list[Tensor | None]:
-        return [inputs, None]
+    def forward(self, inputs: Tensor) -> list[Tensor | str]:
+        return [inputs, "a note"]
 
 
 class Constant(nn.Module):
@@ -67,7 +67,7 @@ def test_a_sound_task_passes_and_is_left_as_it_was() -> None:
         ({"model": Raising()}, "example_input: the model raised: RuntimeError: no kernel$"),
         ({"model": Constant(float("nan"))}, "example_input: the model's outputs hold NaN or infinite values"),
         ({"model": Constant(float("inf"))}, "example_input: the model's outputs hold NaN or infinite values"),
-        ({"model": Listing()}, "example_input: in the model's outputs, expected a tensor, .* found NoneType"),
+        ({"model": Listing()}, "example_input: in the model's outputs, expected a tensor, .* found str"),
         ({"train": iter(BATCHES)}, "train: a list_iterator can be iterated only once"),
         ({"validation": (batch for batch in BATCHES)}, "validation: a generator can be iterated only once"),
         ({"test": 3}, r"test: expected a re-iterable of \(inputs, targets\) batches, got int"),

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kneepoint.tasks.errors import TaskError
 from kneepoint.tasks.fingerprints import fingerprint
-from kneepoint.tasks.metrics import Metric, cross_entropy, mean_squared_error
+from kneepoint.tasks.metrics import Metric, classification_loss, cross_entropy, mean_squared_error
 from kneepoint.tasks.task import Task
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -56,7 +56,20 @@ def shuffled() -> DataLoader[tuple[Tensor, ...]]:
 class TestConstruction:
     def test_the_defaults_are_accuracy_cross_entropy_and_the_class_name(self) -> None:
         task = make()
-        assert (task.metric.name, task.loss, task.name, task.test) == ("accuracy", F.cross_entropy, "Sequential", None)
+        assert (task.metric.name, task.loss) == ("accuracy", classification_loss)
+        assert (task.name, task.test) == ("Sequential", None)
+
+    def test_a_classifier_may_return_its_logits_beside_other_tensors(self) -> None:
+        batches = [((x, x), y) for x, y in BATCHES]
+        model, plain = Pair(lambda y: {"states": (y, None), "logits": y}), Pair(lambda y: y)
+        plain.linear = model.linear
+        given: dict[str, Any] = {"example_input": (INPUTS[:1], INPUTS[:1]), "train": batches, "validation": batches}
+        task, usual = make(model=model, **given), make(model=plain, **given)
+        task.check()
+        assert task.teacher_score() == usual.teacher_score()
+        assert task.reference_score() == usual.reference_score()
+        outputs, targets = task.predict(model)
+        assert task.loss(outputs, targets) == usual.loss(outputs["logits"], targets)
 
     def test_a_bare_function_becomes_a_metric(self) -> None:
         def share(outputs: Tensor, targets: Tensor) -> float:

@@ -1,0 +1,177 @@
+"""Which rule lowers which ONNX node, and the rules for nodes without a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx
+from onnx import TensorProto
+
+from kneepoint.hardware_models.onnx_constants import Constant, attribute, integers
+from kneepoint.hardware_models.onnx_graph import OnnxGraph
+from kneepoint.hardware_models.onnx_layers import (
+    absorb_bias,
+    absorb_scales,
+    lower_batch_norm,
+    lower_conv,
+    lower_conv_transpose,
+    lower_gather,
+    lower_gemm,
+    lower_matmul,
+    lower_matmul_integer,
+    lower_matmul_nbits,
+)
+from kneepoint.hardware_models.onnx_quantization import (
+    absorb_ranges,
+    lower_dequantize,
+    lower_dynamic_quantize,
+    lower_quantize,
+)
+
+# fmt: off
+_ACTIVATIONS = frozenset({
+    "Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish",
+    "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish",
+    "Tanh", "ThresholdedRelu",
+})
+# fmt: on
+_VIEWS = frozenset({"Reshape", "Flatten", "Identity", "Dropout", "Squeeze", "Unsqueeze"})
+_STANDARD = ("", "ai.onnx")
+_PLAIN = {
+    "Concat": "concat",
+    "GlobalAveragePool": "global_avg_pool",
+    "Resize": "resize",
+    "Softmax": "softmax",
+    "Transpose": "transpose",
+}
+
+
+def lower_node(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """Lower one node, by its rule or as an operator that the table does not know."""
+    if graph.constants.fold(node):
+        return
+    known = node.domain in _STANDARD or node.op_type == "MatMulNBits"
+    rule = _RULES.get(node.op_type, OnnxGraph.other) if known else OnnxGraph.other
+    rule(graph, node)
+
+
+def _lower_activation(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    function = {"Swish": "silu"}.get(node.op_type, node.op_type.lower())
+    if node.op_type == "PRelu":
+        graph.count(graph.constants.operand(node, 1))
+    graph.emit(node, "activation", function=function, inputs=graph.inputs(node)[:1])
+
+
+def _lower_norm(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    kind = "layer_norm" if node.op_type == "LayerNormalization" else "group_norm"
+    graph.count(graph.constants.operand(node, 1), graph.constants.operand(node, 2))
+    graph.emit(node, kind, inputs=graph.inputs(node)[:1])
+
+
+def _lower_add(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    constant = graph.constants.operand(node, 0) or graph.constants.operand(node, 1)
+    if constant is None:
+        return graph.emit(node, "add", function=_elementwise_function(node))
+    if node.op_type == "Add" and absorb_bias(graph, node, constant):
+        return None
+    return _emit_with_constant(graph, node, "add", constant)
+
+
+def _lower_mul(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    if node.op_type == "Mul" and absorb_ranges(graph, node):
+        return None
+    constant = graph.constants.operand(node, 0) or graph.constants.operand(node, 1)
+    if constant is not None:
+        return _emit_with_constant(graph, node, "mul", constant)
+    if node.op_type == "Mul" and (absorb_scales(graph, node) or _is_silu(graph, node)):
+        return None
+    return graph.emit(node, "mul", function=_elementwise_function(node))
+
+
+def _emit_with_constant(graph: OnnxGraph, node: onnx.NodeProto, kind: str, constant: Constant) -> None:
+    graph.count(constant)
+    factor = kind == "mul" and constant.elements == 1 and (node.op_type == "Mul" or node.input[1] in graph.constants)
+    graph.emit(node, kind, function="scale" if factor else _elementwise_function(node))
+
+
+def _is_silu(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
+    """Whether ``node`` is x * sigmoid(x), which is then one activation in place of two operators."""
+    for value, gate in (tuple(node.input), tuple(node.input)[::-1]):
+        sigmoid = graph.producer(gate)
+        if sigmoid and sigmoid.function == "sigmoid" and sigmoid.inputs == (graph.name(value),):
+            break
+    else:
+        return False
+    if sigmoid is not graph.operators[-1] or graph.tensors[sigmoid.output].format != "fp32":
+        return False
+    graph.drop_last()
+    graph.reads[sigmoid.inputs[0]] -= 1  # one operator reads it now
+    graph.emit(node, "activation", function="silu", inputs=sigmoid.inputs)
+    return True
+
+
+def _lower_cast(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """To floats it is part of what looked up rows, or of a product of integers."""
+    before = graph.written_by(node.input[0])
+    if attribute(node, "to") == TensorProto.FLOAT and before is not None and before.weight is not None:
+        looked_up = before.kind == "embedding" and before.weight.format != "fp32"
+        if looked_up or (before.dynamic and not before.weight.scales):
+            return graph.hand_on(node, before.output)
+    return graph.other(node)
+
+
+def _lower_reduce_mean(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    rank = len(graph.input(node).shape)
+    axes = graph.constants.values(node.input[1]) if len(node.input) > 1 else integers(node, "axes")
+    if axes is not None and rank > 2 and sorted(axis % rank for axis in axes) == list(range(2, rank)):
+        return graph.emit(node, "global_avg_pool", inputs=graph.inputs(node)[:1])
+    return graph.other(node)
+
+
+def _lower_pool(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    kind = "avg_pool" if node.op_type == "AveragePool" else "max_pool"
+    graph.emit(node, kind, kernel=integers(node, "kernel_shape"))
+
+
+def _lower_plain(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    graph.count_operands(node)
+    graph.emit(node, _PLAIN[node.op_type])
+
+
+def _lower_view(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    graph.emit(node, "view", function=node.op_type.lower(), inputs=graph.inputs(node)[:1])
+
+
+def _elementwise_function(node: onnx.NodeProto) -> str:
+    """Empty for what the kinds ``add`` and ``mul`` are named after."""
+    return {"Sub": "sub", "Div": "div"}.get(node.op_type, "")
+
+
+_Rule = Callable[[OnnxGraph, onnx.NodeProto], None]
+
+_RULES: Mapping[str, _Rule] = {
+    "Conv": lower_conv,
+    "ConvTranspose": lower_conv_transpose,
+    "Gemm": lower_gemm,
+    "MatMul": lower_matmul,
+    "MatMulInteger": lower_matmul_integer,
+    "MatMulNBits": lower_matmul_nbits,
+    "Gather": lower_gather,
+    "BatchNormalization": lower_batch_norm,
+    "LayerNormalization": _lower_norm,
+    "GroupNormalization": _lower_norm,
+    "Add": _lower_add,
+    "Sub": _lower_add,
+    "Mul": _lower_mul,
+    "Div": _lower_mul,
+    "Cast": _lower_cast,
+    "ReduceMean": _lower_reduce_mean,
+    "MaxPool": _lower_pool,
+    "AveragePool": _lower_pool,
+    "QuantizeLinear": lower_quantize,
+    "DequantizeLinear": lower_dequantize,
+    "DynamicQuantizeLinear": lower_dynamic_quantize,
+    **dict.fromkeys(_PLAIN, _lower_plain),
+    **dict.fromkeys(_ACTIVATIONS, _lower_activation),
+    **dict.fromkeys(_VIEWS, _lower_view),
+}

@@ -1,0 +1,84 @@
+"""What is known of the channel axes while the flow walks through a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from kneepoint.spaces.channel_sets import ChannelSets, Runs
+from kneepoint.spaces.tracing import as_node, shape_of, source_of
+
+
+def layer_name(parameter: str) -> str:
+    """The layer that a weight belongs to: ``stem.0`` for ``stem.0.weight``."""
+    return parameter.removesuffix(".weight")
+
+
+@dataclass
+class FlowState:
+    """The axes known so far, and the sets that their channels belong to.
+
+    Attributes:
+        sets: Which channels vary together.
+        axes: Of a parameter, by name and axis: what is known of it.
+        values: The channel axis of a tensor, and its runs.
+        pieces: The same for every tensor of a list, of operators that return one.
+        layers: Output channels of every layer.
+        bound: Parameters that the rule of the node being visited has dealt with.
+    """
+
+    sets: ChannelSets = field(default_factory=ChannelSets)
+    axes: dict[tuple[str, int], Runs] = field(default_factory=dict)
+    values: dict[fx.Node, tuple[int, Runs]] = field(default_factory=dict)
+    pieces: dict[fx.Node, list[tuple[int, Runs]]] = field(default_factory=dict)
+    layers: dict[str, Runs] = field(default_factory=dict)
+    bound: set[str] = field(default_factory=set)
+    _pinned: dict[str, str] = field(default_factory=dict)
+    """Parameters that must keep their shape, and why."""
+
+    def bind(self, argument: object, axis: int, runs: Runs) -> None:
+        """Tie an axis of a parameter to ``runs``; nothing where the optional argument is not given."""
+        if not isinstance(argument, fx.Node):
+            return
+        if argument.op != "get_attr":
+            self.sets.freeze(runs, f"its weight is computed ({argument.name})")
+            return
+        name = str(argument.target)
+        self.bound.add(name)
+        if name in self._pinned:
+            self.sets.freeze(runs, self._pinned[name])
+        if (name, axis) in self.axes:
+            self.sets.unite(self.axes[name, axis], runs, f"{name} is shared by layers that are cut differently")
+        self.axes[name, axis] = runs
+
+    def pin(self, name: str, why: str) -> None:
+        """Fix every axis of a parameter, whoever else reads it."""
+        self._pinned.setdefault(name, why)
+        for (parameter, _), runs in self.axes.items():
+            if parameter == name:
+                self.sets.freeze(runs, why)
+
+    def layer_output(self, weight: fx.Node, axis: int) -> Runs:
+        """The channels that a layer makes; those it made before where it is called again."""
+        name = str(weight.target) if weight.op == "get_attr" else weight.name
+        known = self.axes.get((name, axis))
+        leaving = known or self.sets.new(layer_name(name), shape_of(weight)[axis])
+        self.bind(weight, axis, leaving)
+        self.layers[layer_name(name)] = leaving
+        return leaving
+
+    def entering(self, node: fx.Node, axis: int) -> Runs:
+        """The channels of a layer's input; fixed ones where nothing is known of them."""
+        source = source_of(node)
+        known = self.values.get(source)
+        if known is not None and known[0] == axis:
+            return known[1]
+        if known is not None:
+            self.sets.freeze(known[1], f"layer {layer_name(str(as_node(node.args[1]).target))} works across it")
+        return self.sets.constant(shape_of(source)[axis], f"it depends on fixed channels ({source.name})")
+
+
+Rule = Callable[[FlowState, fx.Node], str]
+"""Passes channels on from a node's inputs to its output; returns why it cannot, or an empty string."""
