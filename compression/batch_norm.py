@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from kneepoint.compression.watching import Visit, watch
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.surgery import set_training
 from kneepoint.spaces.tracing import (
@@ -16,7 +17,6 @@ from kneepoint.spaces.tracing import (
     copy_graph_module,
     operator_name,
     source_of,
-    split_inputs,
     tensors_of,
 )
 from kneepoint.tasks.batches import leaves
@@ -24,12 +24,17 @@ from kneepoint.tasks.batches import leaves
 _MEAN, _VARIANCE, _MOMENTUM, _EPSILON = 3, 4, 6, 7  # positions among BatchNorm's arguments
 
 
-def reestimate(module: fx.GraphModule, inputs: Iterable[Any]) -> dict[str, Tensor]:
+def reestimate(
+    module: fx.GraphModule, inputs: Iterable[Any], names: Collection[str] = (), visit: Visit | None = None
+) -> dict[str, Tensor]:
     """BatchNorm statistics of ``module`` as it is now, averaged over batches and over the calls of each BatchNorm.
 
     Args:
         module: A graph with BatchNorm in it, whose weights (or width) changed since the statistics were taken.
         inputs: Batches of inputs; one of a single sample has no variance and is left out.
+        names: Nodes to show ``visit`` on the way. Their values are normalized with the statistics of their batch: the
+            new ones, where there is one batch.
+        visit: As in :func:`kneepoint.compression.watching.watch`.
 
     Returns:
         New running means and (unbiased) variances, by buffer name; empty where there is no BatchNorm.
@@ -38,7 +43,7 @@ def reestimate(module: fx.GraphModule, inputs: Iterable[Any]) -> dict[str, Tenso
     measured: dict[str, list[Tensor]] = {}
     watched: dict[str, Tensor] = {}
 
-    def watch(graph: fx.Graph, node: fx.Node, position: int) -> None:
+    def give_buffers(graph: fx.Graph, node: fx.Node, position: int) -> None:
         """Give the call buffers of its own, which hold its last batch alone."""
         buffer = str(as_node(node.args[position]).target)
         name = f"{node.name}_statistics_{position}"
@@ -49,21 +54,24 @@ def reestimate(module: fx.GraphModule, inputs: Iterable[Any]) -> dict[str, Tenso
 
     def edit(graph: fx.Graph) -> None:
         for node in [node for node in graph.nodes if _has_statistics(node)]:
-            watch(graph, node, _MEAN)
-            watch(graph, node, _VARIANCE)
+            give_buffers(graph, node, _MEAN)
+            give_buffers(graph, node, _VARIANCE)
             _set_argument(node, _MOMENTUM, 1.0)
             set_training(node, training=True)
 
     sums: dict[str, Tensor] = {}
     measuring = copy_graph_module(module, edit, watched)
     batches = [batch for batch in inputs if len(leaves(batch)[0]) > 1] if measured else []
-    with torch.inference_mode():
-        for batch in batches:
-            args, kwargs = split_inputs(batch)
-            measuring(*args, **kwargs)
+    for batch in batches:
+        with torch.no_grad():
+            watch(measuring, [batch], names, visit or _look_away)
             for name, values in measured.items():
                 sums[name] = sums.get(name, 0.0) + torch.stack(values).mean(dim=0)
     return {name: total / len(batches) for name, total in sums.items()}
+
+
+def _look_away(*_: object) -> None:
+    """Nobody asked to see a value."""
 
 
 def fold(network: Network, module: fx.GraphModule, tensors: Mapping[str, Tensor] | None = None) -> fx.GraphModule:

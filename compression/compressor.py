@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +16,10 @@ from kneepoint.compression.batch_norm import fold, reestimate
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.distillation import distill
 from kneepoint.compression.equalization import equalize
-from kneepoint.compression.prepared import PreparedNetwork
+from kneepoint.compression.prepared import PreparedNetwork, quantizable
 from kneepoint.compression.pruning import Ranker, kept_channels, prune_in_stages, ranker
 from kneepoint.compression.quantizers import scale_that_holds_bias
-from kneepoint.compression.ranges import observe
+from kneepoint.compression.ranges import Observed, Observer, observe
 from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.simulation import bias_of, trainable_simulation
 from kneepoint.compression.statistics import InputStatistics, cut_statistics, input_statistics
@@ -30,13 +31,15 @@ from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan
 from kneepoint.spaces.students import describe
 from kneepoint.spaces.surgery import cut
 from kneepoint.spaces.tracing import copy_graph_module
-from kneepoint.tasks.batches import as_pair, leaves
+from kneepoint.tasks.batches import as_pair, concatenate, leaves
 from kneepoint.tasks.errors import RunError, TaskError
 from kneepoint.tasks.seeding import digest_seed, seeded
 from kneepoint.tasks.training import Progress
 
 Report = Callable[[str, int, int], None]
 """Progress of a long step: (what, done, of how many)."""
+_LARGEST_BATCH = 2**24
+"""Elements of one value that are computed at once on calibration data (64 MB)."""
 _WIDTHS = 8
 """Networks of different widths that are kept ready; policies that differ in bits alone share one."""
 
@@ -166,19 +169,38 @@ class Compressor:
         if key not in self._prepared:
             source = self._source(policy, report)
             kept = kept_channels(source.network, policy, source.ranking) if policy.keep_of else {}
-            folded = self._cut(source.network, kept, source.tensors) if kept else source.folded
-            self._prepared[key] = self._equalized(source, folded, kept)
+            folded, observed = self._cut(source, kept, source.tensors) if kept else (source.folded, {})
+            self._prepared[key] = self._equalized(source, folded, kept, observed)
         self._prepared[key].network.check(policy)
         self._prepared.move_to_end(key)
         while len(self._prepared) > _WIDTHS:
             self._prepared.popitem(last=False)
         return self._prepared[key]
 
-    def _cut(self, network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> fx.GraphModule:
-        pruned = cut(network, kept, tensors)
-        return fold(network, pruned, reestimate(pruned, self._calibration_inputs()))
+    def _cut(
+        self, source: _Source, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+    ) -> tuple[fx.GraphModule, Mapping[str, Observed]]:
+        """The folded network of some channels; and its values' ranges, where one pass over the data gives both.
 
-    def _equalized(self, source: _Source, folded: fx.GraphModule, kept: Mapping[str, Tensor]) -> PreparedNetwork:
+        It does where all calibration data is one batch, which is then normalized as it will be from now on.
+        """
+        network, inputs = source.network, self._calibration_inputs()
+        pruned = cut(network, kept, tensors)
+        if len(inputs) > 1 or not network.folds:
+            return fold(network, pruned, reestimate(pruned, inputs)), {}
+        observer = Observer(histograms=self.settings.quantization.activation_range != "minmax")
+        normed = {layer: norm for norm, layer in network.folds.items()}  # a folded layer writes what its BatchNorm did
+        names = {normed.get(name, name): name for name in quantizable(network)}
+        statistics = reestimate(pruned, inputs, names, observer)
+        return fold(network, pruned, statistics), {names[name]: seen for name, seen in observer.found.items()}
+
+    def _equalized(
+        self,
+        source: _Source,
+        folded: fx.GraphModule,
+        kept: Mapping[str, Tensor],
+        observed: Mapping[str, Observed],
+    ) -> PreparedNetwork:
         settings, inputs = self.settings.quantization, self._calibration_inputs
         if settings.equalization:
             return self._prepared_alone(source.network, with_tensors(folded, equalize(source.network, folded)), kept)
@@ -189,6 +211,7 @@ class Compressor:
             settings,
             inputs,
             lambda: cut_statistics(source.network, self._input_statistics(source), kept),
+            observed,
         )
 
     def _prepared_alone(self, network: Network, folded: fx.GraphModule, kept: Mapping[str, Tensor]) -> PreparedNetwork:
@@ -216,7 +239,8 @@ class Compressor:
             digest_seed("stages", policy.id, self.seed),
             lambda stage: _progress(report, f"pruning, stage {stage + 1}"),
         )
-        return _quantized(policy, self._prepared_alone(source.network, self._cut(source.network, kept, values), kept))
+        folded, _ = self._cut(source, kept, values)
+        return _quantized(policy, self._prepared_alone(source.network, folded, kept))
 
     def _recalibrated(self, compressed: CompressedNetwork) -> CompressedNetwork:
         names = list(compressed.plan.activations)
@@ -226,10 +250,14 @@ class Compressor:
         return _with_room_for_biases(replace(compressed, plan=compressed.plan.with_scales({}, quants)))
 
     def _calibration_inputs(self) -> list[Any]:
-        """The first batches of the training data under the compressor's seed; drawn once."""
+        """The first batches of the training data under the compressor's seed, drawn once; one batch where it is small.
+
+        Statistics of one batch need no averaging, and every pass over it is a single call.
+        """
         if self._calibration is None:
             with seeded(digest_seed("calibration", self.seed)):
-                self._calibration = list(_first_inputs(self.task.train, self.settings.calibration_samples))
+                batches = list(_first_inputs(self.task.train, self.settings.calibration_samples))
+            self._calibration = _joined(batches, _largest_value(self.space.teacher))
         return self._calibration
 
 
@@ -263,6 +291,22 @@ def _with_room_for_biases(compressed: CompressedNetwork) -> CompressedNetwork:
             raised = scale_that_holds_bias(scale, compressed.state[bias], read)
             scales[operation.layer] = scale if torch.equal(raised, scale) else raised
     return replace(compressed, plan=plan.with_scales(scales, {}))
+
+
+def _largest_value(network: Network) -> int:
+    """Elements of the largest value for one sample."""
+    return max(math.prod(operation.shape) for operation in network.operations)
+
+
+def _joined(batches: list[Any], elements: int) -> list[Any]:
+    """The batches as one, unless a value of ``elements`` a sample would then be large, or their shapes differ."""
+    samples = sum(len(leaves(batch)[0]) for batch in batches)
+    if samples * elements > _LARGEST_BATCH:
+        return batches
+    try:
+        return [concatenate(batches)]
+    except TaskError:  # padded to another length each
+        return batches
 
 
 def _first_inputs(batches: Iterable[Any], samples: int) -> Iterator[Any]:

@@ -39,6 +39,12 @@ class QuantizedLayer:
     bias: Tensor | None = None
 
 
+def quantizable(network: Network) -> list[str]:
+    """Every value that any policy can quantize: those that 8 bits everywhere do."""
+    everywhere = {name: layer.admit(LayerPolicy.of_bits(8)) for name, layer in network.layers.items()}
+    return list(QuantPlan.of(network, Policy.build(layers=everywhere)).activations)
+
+
 class PreparedNetwork:
     """A folded float network of one width, and its layers and values in the formats that policies asked for so far.
 
@@ -49,6 +55,7 @@ class PreparedNetwork:
         settings: How floats become integers.
         inputs: Gives the calibration inputs.
         statistics: Gives what every layer reads.
+        observed: What quantizable values are on calibration data, where that is known already.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class PreparedNetwork:
         settings: QuantizationSettings,
         inputs: Callable[[], Sequence[Any]],
         statistics: Callable[[], Mapping[str, InputStatistics]],
+        observed: Mapping[str, Observed] | None = None,
     ) -> None:
         self.network = network
         self.folded = folded
@@ -66,6 +74,7 @@ class PreparedNetwork:
         self.settings = settings
         self._inputs = inputs
         self._read_statistics = statistics
+        self._known = observed or {}
         self._layers: dict[tuple[str, WeightQuant], QuantizedLayer] = {}
 
     def layer(self, name: str, quant: WeightQuant) -> QuantizedLayer:
@@ -100,11 +109,10 @@ class PreparedNetwork:
 
     @cached_property
     def _observed(self) -> Mapping[str, Observed]:
-        """Of every value that any policy can quantize: those that 8 bits everywhere do."""
-        everywhere = {name: layer.admit(LayerPolicy.of_bits(8)) for name, layer in self.network.layers.items()}
-        names = QuantPlan.of(self.network, Policy.build(layers=everywhere)).activations
+        if self._known:
+            return self._known
         histograms = self.settings.activation_range != "minmax"
-        return observe(self.folded, list(names), self._inputs(), histograms)
+        return observe(self.folded, quantizable(self.network), self._inputs(), histograms)
 
     @cached_property
     def _statistics(self) -> Mapping[str, InputStatistics]:

@@ -145,16 +145,35 @@ def observe(
     Raises:
         JobFailed: If a value is infinite or NaN on them.
     """
-    found: dict[str, Observed] = {}
+    observer = Observer(histograms)
+    watch(module, inputs, names, observer)
+    return observer.found
 
-    def visit(node: fx.Node, _: tuple[Any, ...], value: Tensor) -> None:
+
+class Observer:
+    """Remembers what the values it is shown are.
+
+    Args:
+        histograms: Whether to count values.
+
+    Attributes:
+        found: By node name.
+    """
+
+    def __init__(self, histograms: bool = False) -> None:
+        self.histograms = histograms
+        self.found: dict[str, Observed] = {}
+
+    def __call__(self, node: fx.Node, _: tuple[Any, ...], value: Tensor) -> None:
+        """One more value of ``node``.
+
+        Raises:
+            JobFailed: If it is not finite.
+        """
         low, high = (float(end) for end in torch.aminmax(value))
         _require_finite(node.name, low, high)
-        seen = Observed(low, high, Histogram.of(value, low, high) if histograms else None)
-        found[node.name] = found[node.name].joined(seen) if node.name in found else seen
-
-    watch(module, inputs, names, visit)
-    return found
+        seen = Observed(low, high, Histogram.of(value, low, high) if self.histograms else None)
+        self.found[node.name] = self.found[node.name].joined(seen) if node.name in self.found else seen
 
 
 def _require_finite(name: str, low: float, high: float) -> None:

@@ -88,14 +88,21 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized: Path | 
         raise InputError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 
 
-def predict(session: Any, task: Task, split: Split = "validation") -> tuple[Any, Any]:
+def predict(session: Any, task: Task, split: Split = "validation", like: Any = None) -> tuple[Any, Any]:
     """Outputs and targets of ``session`` on a split, in the order and the structure of :meth:`Task.predict`.
+
+    Args:
+        session: Of :func:`open_session`.
+        task: Gives the data.
+        split: Which data.
+        like: Outputs whose structure to take; by default what the task's model makes of the example input.
 
     Raises:
         JobFailed: If the model's inputs or outputs do not match the task's.
     """
-    with module_mode(task.model, training=False), torch.inference_mode():
-        like = task.call(task.model, task.example_input)
+    if like is None:
+        with module_mode(task.model, training=False), torch.inference_mode():
+            like = task.call(task.model, task.example_input)
     outputs, targets = [], []
     with seeded(ORDER_SEED):
         for batch in task.loader(split):

@@ -15,7 +15,7 @@ from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import distill
 from kneepoint.compression.pruning import kept_channels, ranker
-from kneepoint.compression.ranges import RangeMethod
+from kneepoint.compression.ranges import RangeMethod, observe
 from kneepoint.compression.settings import QuantizationSettings
 from kneepoint.compression.student_store import StudentStore, store_tensors
 from kneepoint.spaces.joint_space import joint_space
@@ -233,8 +233,25 @@ def test_data_without_batches_cannot_calibrate(tmp_path: Path) -> None:
         Compressor(space, StudentStore(tmp_path)).compress(space.policy(space.uniform(bits=8)))
 
 
-def test_calibration_takes_whole_batches_until_it_has_enough(compressor_of: CompressorOf) -> None:
+def test_calibration_takes_whole_batches_until_it_has_enough(
+    compressor_of: CompressorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [len(batch) for batch in compressor_of("vision")._calibration_inputs()] == [24]  # small: one batch of all
+    monkeypatch.setattr(compressor_module, "_LARGEST_BATCH", 100)
     assert [len(batch) for batch in compressor_of("vision")._calibration_inputs()] == [8, 8, 8]
+
+
+def test_ranges_found_on_the_way_are_those_of_the_pruned_network(
+    compressor_of: CompressorOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = policies(compressor_of("vision"))["4 pruned"]
+    one_pass = compressor_of("vision").compress(policy)
+    observed = observe(one_pass.graph, list(one_pass.plan.activations), compressor_of("vision")._calibration_inputs())
+    for name, quant in one_pass.plan.activations.items():
+        assert quant.scale == pytest.approx(observed[name].quant("minmax", 8).scale, rel=0.02)
+    monkeypatch.setattr(compressor_module, "_LARGEST_BATCH", 100)
+    two_passes = compressor_of("vision").compress(policy)
+    assert two_passes.plan.activations.keys() == one_pass.plan.activations.keys()
 
 
 def formats(compressor: Compressor, name: str) -> Policy:
