@@ -90,7 +90,7 @@ class EncoderBlock(nn.Module):
         return transformed
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(len(x), x.shape[1], self.heads, -1).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class RowTransformer(nn.Module):

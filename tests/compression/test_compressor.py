@@ -248,7 +248,7 @@ def test_ranges_found_on_the_way_are_those_of_the_pruned_network(
     one_pass = compressor_of("vision").compress(policy)
     observed = observe(one_pass.graph, list(one_pass.plan.activations), compressor_of("vision")._calibration_inputs())
     for name, quant in one_pass.plan.activations.items():
-        assert quant.scale == pytest.approx(observed[name].quant("minmax", 8).scale, rel=0.02)
+        assert quant.scale == pytest.approx(observed[name].quant("minmax", 8).scale, rel=0.05)
     monkeypatch.setattr(compressor_module, "_LARGEST_BATCH", 100)
     two_passes = compressor_of("vision").compress(policy)
     assert two_passes.plan.activations.keys() == one_pass.plan.activations.keys()
