@@ -60,7 +60,7 @@ def reestimate(
             set_training(node, training=True)
 
     sums: dict[str, Tensor] = {}
-    measuring = copy_graph_module(module, edit, watched)
+    measuring = copy_graph_module(module, edit, watched, lazy=True)
     batches = [batch for batch in inputs if len(leaves(batch)[0]) > 1] if measured else []
     for batch in batches:
         with torch.no_grad():
@@ -95,7 +95,7 @@ def fold(network: Network, module: fx.GraphModule, tensors: Mapping[str, Tensor]
             elif node.name in network.folds:
                 _fold_node(graph, node, state, folded)
 
-    return copy_graph_module(module, edit, folded)
+    return copy_graph_module(module, edit, folded, lazy=True)
 
 
 def _fold_node(graph: fx.Graph, node: fx.Node, state: Mapping[str, Tensor], folded: dict[str, Tensor]) -> None:

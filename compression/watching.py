@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import fx
 
-from kneepoint.spaces.tracing import split_inputs
+from kneepoint.spaces.tracing import input_names, split_inputs
 
 Visit = Callable[[fx.Node, tuple[Any, ...], Any], None]
 """Called for a watched node as (node, the values of its positional arguments, its own value)."""
@@ -47,5 +46,5 @@ class _Watcher(fx.Interpreter):
 def _in_order(module: fx.GraphModule, inputs: Any) -> list[Any]:
     """The tensors of ``inputs`` in the order of the graph's placeholders, which is that of its signature."""
     args, kwargs = split_inputs(inputs)
-    bound = inspect.signature(module.forward).bind(*args, **kwargs)
-    return list(torch.utils._pytree.tree_leaves(list(bound.arguments.values())))
+    named = [kwargs[name] for name in input_names(module)[len(args) :] if name in kwargs]
+    return list(torch.utils._pytree.tree_leaves([*args, *named]))

@@ -52,7 +52,7 @@ def cut(network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tens
         for node in graph.nodes:
             _resize(network, node, channels)
 
-    return copy_graph_module(network.graph_module, edit if kept else None, {**full, **smaller})
+    return copy_graph_module(network.graph_module, edit if kept else None, {**full, **smaller}, lazy=True)
 
 
 def cut_tensor(tensor: Tensor, layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx._lazy_graph_module import _LazyGraphModule
 
 from kneepoint.spaces.export_errors import export_failure, quiet_export
 from kneepoint.tasks.errors import SpaceError
@@ -63,6 +64,8 @@ def copy_graph_module(
     source: fx.GraphModule,
     edit: Callable[[fx.Graph], None] | None = None,
     tensors: Mapping[str, Any] | None = None,
+    *,
+    lazy: bool = False,
 ) -> fx.GraphModule:
     """A new module with a copy of ``source``'s graph.
 
@@ -71,6 +74,8 @@ def copy_graph_module(
         edit: Changes the copied graph in place, before the module is built.
         tensors: Replaces parameters and buffers by name, and adds those the edit refers to; what is not here is
             shared with ``source``.
+        lazy: Whether the graph becomes Python code at the first call only; half the time, where it is never called but
+            copied again or interpreted. A lazy module does not show its signature, so that it cannot be exported.
     """
     graph = _copy_graph(source.graph)
     if edit is not None:
@@ -78,7 +83,14 @@ def copy_graph_module(
     graph.eliminate_dead_code()
     given = tensors or {}
     used = sorted({str(node.target) for node in graph.nodes if node.op == "get_attr"})
-    return fx.GraphModule({name: given[name] if name in given else _attribute(source, name) for name in used}, graph)
+    values = {name: given[name] if name in given else _attribute(source, name) for name in used}
+    return _LazyGraphModule(values, graph) if lazy else fx.GraphModule(values, graph)
+
+
+def input_names(module: fx.GraphModule) -> list[str]:
+    """The names of a traced module's inputs in the order of its signature."""
+    names: list[str] = list(module.graph._codegen.pytree_info.orig_args)  # type: ignore[attr-defined]  # what torch.export gives a module has it
+    return names[1:]  # the first is self
 
 
 def tensors_of(module: fx.GraphModule) -> dict[str, Tensor]:
