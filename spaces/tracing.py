@@ -90,7 +90,7 @@ def copy_graph_module(
 def input_names(module: fx.GraphModule) -> list[str]:
     """The names of a traced module's inputs in the order of its signature."""
     names: list[str] = list(module.graph._codegen.pytree_info.orig_args)  # type: ignore[attr-defined]  # what torch.export gives a module has it
-    return names[1:]  # the first is self
+    return [name for name in names if name != "self"]
 
 
 def tensors_of(module: fx.GraphModule) -> dict[str, Tensor]:
