@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kneepoint.compression.distillation import Distillation
 from kneepoint.compression.ranges import RangeMethod
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings, ScaleMethod
 from kneepoint.objectives.objective import Objective, objective
@@ -54,17 +54,27 @@ class TrainingSection(_Section):
     recovery_learning_rate: float = Field(default=CompressionSettings().recovery.learning_rate, gt=0)
     temperature: float = Field(default=CompressionSettings().student.temperature, gt=0)
     alpha: float = Field(default=CompressionSettings().student.alpha, ge=0, le=1)
+    weight_decay: float = Field(default=CompressionSettings().student.weight_decay, ge=0)
+    recovery_temperature: float = Field(default=CompressionSettings().recovery.temperature, gt=0)
+    recovery_alpha: float = Field(default=CompressionSettings().recovery.alpha, ge=0, le=1)
+    recovery_weight_decay: float = Field(default=CompressionSettings().recovery.weight_decay, ge=0)
     calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
     importance: Importance = CompressionSettings().importance
     pruning_steps: int = Field(default=CompressionSettings().pruning_steps, ge=1)
 
     def settings(self, quantization: QuantizationSettings) -> CompressionSettings:
         """As the compressor takes them."""
-        base = CompressionSettings()
-        soft = {"temperature": self.temperature, "alpha": self.alpha}
         return CompressionSettings(
-            replace(base.student, steps=self.student_steps, learning_rate=self.student_learning_rate, **soft),
-            replace(base.recovery, steps=self.recovery_steps, learning_rate=self.recovery_learning_rate, **soft),
+            Distillation(
+                self.student_steps, self.student_learning_rate, self.temperature, self.alpha, self.weight_decay
+            ),
+            Distillation(
+                self.recovery_steps,
+                self.recovery_learning_rate,
+                self.recovery_temperature,
+                self.recovery_alpha,
+                self.recovery_weight_decay,
+            ),
             self.calibration_samples,
             quantization,
             self.importance,

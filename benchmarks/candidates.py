@@ -51,6 +51,8 @@ BARS = {"bits": 10.0, "channels": 3.0}
 """Times as many candidates a second as the straightforward way: policies that differ in bits alone, in channels too."""
 
 
+JUDGED = "ours, onnxruntime"
+"""The way that the bars are for."""
 EQUAL_WORK = CompressionSettings(
     calibration_samples=CALIBRATION_SAMPLES,
     quantization=QuantizationSettings(weight_scale="minmax", learned_bits=0, bias_correction=False),
@@ -84,8 +86,8 @@ class Clock:
 class Way(Protocol):
     """A way of measuring a candidate."""
 
-    def measure(self, policy: Policy, clock: Clock) -> float:
-        """The candidate's accuracy on the validation data."""
+    def measure(self, policy: Policy, clock: Clock) -> tuple[float, int]:
+        """The candidate's accuracy on the validation data, and the elements of its layers' weights."""
 
 
 class Straightforward:
@@ -95,8 +97,8 @@ class Straightforward:
         self.task = task
         self.calibration = calibration
 
-    def measure(self, policy: Policy, clock: Clock) -> float:
-        """The candidate's accuracy on the validation data."""
+    def measure(self, policy: Policy, clock: Clock) -> tuple[float, int]:
+        """The candidate's accuracy on the validation data, and the elements of its layers' weights."""
         with clock.phase("copy"):
             model = copy.deepcopy(self.task.model).eval()
         with clock.phase("prune"):
@@ -105,7 +107,9 @@ class Straightforward:
         with clock.phase("quantize and calibrate"):
             self.quantize(model, policy)
         with clock.phase("evaluate"):
-            return self.task.metric.score(*self.task.predict(model)).value
+            accuracy = self.task.metric.score(*self.task.predict(model)).value
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        return accuracy, sum(layer.weight.numel() for layer in layers)
 
     @staticmethod
     def _head(model: nn.Module) -> nn.Module:
@@ -178,8 +182,8 @@ class Ours:
         self.compressor = Compressor(space, StudentStore(directory), settings=EQUAL_WORK)
         self.execution = Execution(space.task, lambda _: self.compressor.compress(Policy.build()))
 
-    def measure(self, policy: Policy, clock: Clock) -> float:
-        """The candidate's accuracy on the validation data."""
+    def measure(self, policy: Policy, clock: Clock) -> tuple[float, int]:
+        """The candidate's accuracy on the validation data, and the elements of its layers' weights."""
         with clock.phase("compress"):
             compressed = self.compressor.compress(policy)
         with clock.phase("evaluate"):
@@ -187,7 +191,9 @@ class Ours:
                 predicted = self.execution.predict(compressed)
             else:
                 predicted = self.task.predict(compressed.module)
-            return self.task.metric.score(*predicted).value
+            accuracy = self.task.metric.score(*predicted).value
+        layers = compressed.network.layers.values()
+        return accuracy, sum(compressed.state[layer.weight].numel() for layer in layers)
 
 
 def policies(space: JointSpace, sort: str, count: int) -> list[Policy]:
@@ -225,19 +231,22 @@ def compare(
     scores: dict[str, list[float]] = {name: [] for name in ways}
     passes = []
     for index, policy in enumerate(policies(space, sort, count + 1)):
+        sizes = set()
         for name, way in ways.items():
-            score = way.measure(policy, clocks[name] if index else Clock())  # the first of each is not counted
+            score, size = way.measure(policy, clocks[name] if index else Clock())  # the first is not counted
             scores[name].append(score)
+            sizes.add(size)
+        if len(sizes) > 1:
+            raise SystemExit(f"the ways made networks of {sorted(sizes)} weights, so their times do not compare")
         passes.append(bare())
         print(f"{sort}: {index}/{count}", end="\r", file=sys.stderr)
     seconds = {name: clock.total() for name, clock in clocks.items()}
     ratios = {name: seconds["straightforward"] / taken for name, taken in seconds.items()}
-    best = max(ratios.values())
     return {
         "candidates": count,
         "times_faster": ratios,
         "bar": BARS[sort],
-        "reached": best >= BARS[sort],
+        "reached": ratios[JUDGED] >= BARS[sort],
         "candidates_a_second": {name: 1 / taken for name, taken in seconds.items()},
         "milliseconds": {name: clock.medians() for name, clock in clocks.items()},
         "bare_forward_pass_ms": 1e3 * statistics.median(passes),
@@ -259,7 +268,7 @@ def report(figures: dict[str, Any]) -> None:
     """The figures, for people."""
     for sort, found in figures["results"].items():
         verdict = "reached" if found["reached"] else "MISSED"
-        print(f"\n{sort}: {verdict}, {max(found['times_faster'].values()):.1f} times (bar {found['bar']:g})")
+        print(f"\n{sort}: {verdict}, {found['times_faster'][JUDGED]:.1f} times (bar {found['bar']:g})")
         for name, phases in found["milliseconds"].items():
             parts = ", ".join(f"{phase} {ms:.1f}" for phase, ms in phases.items())
             rate, accuracy = found["candidates_a_second"][name], found["mean_accuracy"][name]
@@ -276,13 +285,13 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", DeprecationWarning)  # torch.ao announces its move, which is the rival's affair
     task = digits.task()
-    space = joint_space(task, weight_bits=BITS, keep=KEEP, students=None)
+    space = joint_space(task, weight_bits=BITS, keep=KEEP, students=None, channel_multiple=1)
     with tempfile.TemporaryDirectory() as directory:
         simulator, runtime = (Ours(space, Path(directory), measure) for measure in ("simulator", "onnxruntime"))
         ways: dict[str, Way] = {
             "straightforward": Straightforward(task, calibration_inputs(task)),
             "ours, simulator": simulator,
-            "ours, onnxruntime": runtime,
+            JUDGED: runtime,
         }
         bare = forward_pass(space, simulator)
         results = {sort: compare(sort, given.candidates, space, ways, bare) for sort in BARS}

@@ -522,6 +522,102 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
+class Encoder(nn.Module):
+    """PyTorch's own transformer encoder on patches of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, stride=4)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class MultiheadAttention(nn.Module):
+    """PyTorch's own attention layer, between linear ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norm = nn.MultiheadAttention(16, 4, batch_first=True), nn.LayerNorm(16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.norm(x + self.attention(x, x, x, need_weights=False)[0])
+        return self.head((x + self.down(F.gelu(self.up(x)))).mean(1))
+
+
+class Video(nn.Module):
+    """Frames are merged into the batch for the convolutions, and told apart again behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame = nn.Sequential(block(3, 16), block(16, 24))
+        self.head = nn.Sequential(nn.Linear(24, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, x: Tensor) -> Any:
+        b, t, c, h, w = x.shape
+        y = self.frame(x.view(b * t, c, h, w)).mean((2, 3))
+        return self.head(y.view(b, t, -1).amax(1))
+
+
+class ViewShuffle(nn.Module):
+    """ShuffleNet's way to mix groups: view, transpose, contiguous, view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = block(3, 16), block(16, 16, groups=16)
+        self.third, self.head = block(16, 24), head(24)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.second(self.first(x))
+        b, c, h, w = x.shape
+        x = x.view(b, 4, c // 4, h, w).transpose(1, 2).contiguous().view(b, c, h, w)
+        return self.head(self.third(x))
+
+
+class Maxout(nn.Module):
+    """The larger of two convolutions, value by value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = block(3, 16)
+        self.a, self.b = nn.Conv2d(16, 24, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
+        self.head = head(24)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        return self.head(torch.max(self.a(x), self.b(x)))
+
+
+class WeightNormed(nn.Module):
+    """Weight normalization, which computes weights at every call, between ordinary layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        normed = nn.utils.parametrizations.weight_norm
+        self.first = normed(nn.Conv2d(3, 16, 3, padding=1))
+        self.second, self.third = block(16, 24), block(24, 24)
+        self.head = head(24)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.third(self.second(F.relu(self.first(x)))))
+
+
+def channel_dropout() -> nn.Module:
+    """Dropout of whole channels, and one that keeps mean and variance."""
+    return nn.Sequential(block(3, 16), nn.Dropout2d(0.2), block(16, 24), nn.AlphaDropout(0.1), head(24))
+
+
+def depthwise_decoder() -> nn.Module:
+    """Transposed convolutions with a group a channel enlarge a feature map."""
+    up = nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1, groups=16)
+    return nn.Sequential(block(3, 16), up, nn.ReLU(), nn.Conv2d(16, 2, 1))
+
+
 USER_WRITTEN: Mapping[str, Architecture] = {
     name: Architecture("written by users", build, example)
     for name, build, example in (
@@ -558,5 +654,13 @@ USER_WRITTEN: Mapping[str, Architecture] = {
         ("MLP-Mixer", Perceptron, image()),
         ("GRU", Recurrent, lambda: torch.randn(1, 4, 12)),
         ("self-attention", Attention, image()),
+        ("nn.TransformerEncoder", Encoder, image()),
+        ("nn.MultiheadAttention", MultiheadAttention, lambda: torch.randn(1, 8, 16)),
+        ("frames merged into the batch", Video, lambda: torch.randn(1, 4, 3, 8, 8)),
+        ("shuffle by contiguous and view", ViewShuffle, image()),
+        ("maxout of two convolutions", Maxout, image()),
+        ("channel dropout", channel_dropout, image()),
+        ("weight normalization", WeightNormed, image()),
+        ("transposed depthwise convolution", depthwise_decoder, image()),
     )
 }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,8 @@ from kneepoint.tasks.weight_cache import load_weights, save_weights
 
 SEQUENCE = 128
 VOCABULARY = 30522  # of bert-base-uncased
+TOPICS = 4
+TOPIC_WORDS = 50
 
 
 class SqueezeExcitation(nn.Module):
@@ -112,15 +113,22 @@ class RowTransformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A Transformers encoder with token ids in and one tensor out."""
+    """A Transformers encoder with token ids in, and a linear head on the mean of what it makes of the tokens."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, width: int) -> None:
         super().__init__()
         self.encoder = encoder
+        self.head = nn.Linear(width, TOPICS)
 
-    def forward(self, ids: Tensor) -> Any:
-        """(N, tokens) to the pooled (N, width)."""
-        return self.encoder(input_ids=ids, return_dict=False)[1]
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, tokens) to logits of shape (N, topics)."""
+        logits: Tensor = self.head(self.features(ids))
+        return logits
+
+    def features(self, ids: Tensor) -> Tensor:
+        """(N, tokens) to (N, width)."""
+        tokens: Tensor = self.encoder(input_ids=ids, return_dict=False)[0]
+        return tokens.mean(1)
 
 
 @dataclass(frozen=True)
@@ -156,16 +164,39 @@ def task_of(name: str) -> Task:
 
 
 def bert_task() -> Task:
-    """Four-layer BERT (BERT-small: width 512, 8 heads) with random weights on random tokens of :data:`SEQUENCE`."""
+    """Four-layer BERT (BERT-small: width 512, 8 heads) with random weights, and a head trained to tell topics apart.
+
+    A text of :data:`SEQUENCE` tokens draws half of them from its topic's own :data:`TOPIC_WORDS`.
+    """
     from transformers import BertConfig, BertModel  # takes seconds
 
     with seeded(0):
         config = BertConfig(
             num_hidden_layers=4, hidden_size=512, num_attention_heads=8, intermediate_size=2048, vocab_size=VOCABULARY
         )
-        model = Encoder(BertModel(config)).eval()
-        batches = [(torch.randint(0, VOCABULARY, (4, SEQUENCE)), torch.zeros(4, dtype=torch.int64)) for _ in range(4)]
-    return Task(model, batches[0][0][:1], batches, batches, name="bert")
+        model = Encoder(BertModel(config), config.hidden_size).eval()
+        train, validation = [_texts(8) for _ in range(32)], [_texts(8) for _ in range(32)]
+        _train_head(model, train)
+    return Task(model, train[0][0][:1], train[:4], validation, name="bert")
+
+
+def _texts(count: int) -> tuple[Tensor, Tensor]:
+    """Token ids (count, tokens) and topics (count,)."""
+    topics = torch.randint(0, TOPICS, (count,))
+    of_topic = torch.randint(0, TOPIC_WORDS, (count, SEQUENCE)) + TOPIC_WORDS * topics.unsqueeze(1)
+    chosen = torch.rand(count, SEQUENCE) < 0.5
+    return torch.where(chosen, of_topic, torch.randint(0, VOCABULARY, (count, SEQUENCE))), topics
+
+
+def _train_head(model: Encoder, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        features = torch.cat([model.features(ids) for ids, _ in batches])
+    topics = torch.cat([labels for _, labels in batches])
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=1e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.cross_entropy(model.head(features), topics).backward()
+        optimizer.step()
 
 
 def _trained(name: str, recipe: Recipe, task: Task) -> nn.Module:

@@ -40,6 +40,8 @@ Report = Callable[[str, int, int], None]
 """Progress of a long step: (what, done, of how many)."""
 _LARGEST_BATCH = 2**24
 """Elements of one value that are computed at once on calibration data (64 MB)."""
+_ARCHITECTURES = 16
+"""Teacher and students, whole or without some residual blocks, that are kept ready."""
 _WIDTHS = 8
 """Networks of different widths that are kept ready; policies that differ in bits alone share one."""
 
@@ -55,11 +57,17 @@ class _Source:
     tensors: Mapping[str, Tensor]
     folded: fx.GraphModule
     rank: Ranker
+    inputs: Callable[[], list[Any]]
 
     @cached_property
     def ranking(self) -> Mapping[str, Tensor]:
         """Channels of every group from most to least important."""
         return self.rank(self.tensors, self.folded)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, InputStatistics]:
+        """What the layers of the whole network read, which its narrower versions take their part of."""
+        return input_statistics(self.network, self.folded, self.inputs())
 
 
 class Compressor:
@@ -80,8 +88,7 @@ class Compressor:
         self.store = store
         self.seed = seed
         self.settings = settings or CompressionSettings()
-        self._sources: dict[tuple[str, frozenset[str]], _Source] = {}
-        self._statistics: dict[_Source, Mapping[str, InputStatistics]] = {}
+        self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
         self._prepared: OrderedDict[tuple[Any, ...], PreparedNetwork] = OrderedDict()
         self._calibration: list[Any] | None = None
 
@@ -129,7 +136,7 @@ class Compressor:
 
     def __getstate__(self) -> dict[str, object]:
         """Without what another process computes again: graph modules do not survive pickling."""
-        fresh: dict[str, object] = {"_sources": {}, "_statistics": {}, "_prepared": OrderedDict(), "_calibration": None}
+        fresh: dict[str, object] = {"_sources": OrderedDict(), "_prepared": OrderedDict(), "_calibration": None}
         return {**self.__dict__, **fresh}
 
     def _source(self, policy: Policy, report: Report | None) -> _Source:
@@ -147,18 +154,20 @@ class Compressor:
             graph = copy_graph_module(network.graph_module, None, whole.tensors)
             statistics = reestimate(graph, self._calibration_inputs())
             self._sources[name, blocks] = self._ranked(network, whole.tensors, statistics)
-            self._forget(without_blocks=_WIDTHS)
-        return self._sources[name, blocks]
+        return self._remembered(name, blocks)
 
-    def _forget(self, without_blocks: int) -> None:
-        """Keep only the latest few architectures that lack residual blocks: there are as many as sets of blocks."""
-        reduced = [key for key in self._sources if key[1]]
-        for key in reduced[: max(0, len(reduced) - without_blocks)]:
-            self._statistics.pop(self._sources.pop(key), None)
+    def _remembered(self, name: str, blocks: frozenset[str]) -> _Source:
+        """The source, used last; those that were not used for long are forgotten."""
+        self._sources.move_to_end((name, blocks))
+        source = self._sources[name, blocks]
+        while len(self._sources) > _ARCHITECTURES:
+            self._sources.popitem(last=False)
+        return source
 
     def _ranked(self, network: Network, tensors: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> _Source:
         values = {**tensors, **statistics}
-        return _Source(network, values, fold(network, network.graph_module, values), self._ranker(network))
+        folded = fold(network, network.graph_module, values)
+        return _Source(network, values, folded, self._ranker(network), self._calibration_inputs)
 
     def _ranker(self, network: Network) -> Ranker:
         return ranker(self.task, network, self.settings.importance, digest_seed("importance", self.seed))
@@ -203,28 +212,24 @@ class Compressor:
     ) -> PreparedNetwork:
         settings, inputs = self.settings.quantization, self._calibration_inputs
         if settings.equalization:
-            return self._prepared_alone(source.network, with_tensors(folded, equalize(source.network, folded)), kept)
+            return self._prepared_alone(source.network, folded, kept)
         return PreparedNetwork(
             source.network,
             folded,
             kept,
             settings,
             inputs,
-            lambda: cut_statistics(source.network, self._input_statistics(source), kept),
+            lambda: cut_statistics(source.network, source.statistics, kept),
             observed,
         )
 
     def _prepared_alone(self, network: Network, folded: fx.GraphModule, kept: Mapping[str, Tensor]) -> PreparedNetwork:
         """With statistics of its own, because its values are not those of the whole network."""
         inputs = self._calibration_inputs
+        if self.settings.quantization.equalization:
+            folded = with_tensors(folded, equalize(network, folded))
         statistics = lambda: input_statistics(network, folded, inputs())  # noqa: E731 - evaluated when asked for
         return PreparedNetwork(network, folded, kept, self.settings.quantization, inputs, statistics)
-
-    def _input_statistics(self, source: _Source) -> Mapping[str, InputStatistics]:
-        """What the layers of the whole network read, which its narrower versions take their part of."""
-        if source not in self._statistics:
-            self._statistics[source] = input_statistics(source.network, source.folded, self._calibration_inputs())
-        return self._statistics[source]
 
     def _pruned_in_stages(self, policy: Policy, report: Report | None) -> CompressedNetwork:
         source = self._source(policy, report)

@@ -103,7 +103,10 @@ def _aligned(network: Network, writer: Operation, reader: Operation) -> bool:
     source = network.operation_of[reader.inputs[0]]
     if writer.kind == "linear":
         return reader.kind == "linear" and source.shape == writer.shape
-    return reader.kind != "linear" or len(source.shape) == 2
+    channels = writer.shape[1]
+    if reader.kind != "linear":
+        return source.shape[:2] == writer.shape[:2]
+    return len(source.shape) == 2 and source.shape[0] == writer.shape[0] and source.shape[1] % channels == 0
 
 
 def _users(folded: fx.GraphModule, name: str) -> list[fx.Node]:

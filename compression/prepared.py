@@ -11,14 +11,15 @@ from torch import Tensor, fx
 
 from kneepoint.compression.bias_correction import bias_correction
 from kneepoint.compression.quantizers import dequantized_weight, weight_rows
-from kneepoint.compression.ranges import Observed, observe
+from kneepoint.compression.ranges import Observed, Observer, require_finite
 from kneepoint.compression.rounding import learned_rounding, refitted
 from kneepoint.compression.settings import QuantizationSettings
 from kneepoint.compression.simulation import bias_of
 from kneepoint.compression.sparsity import sparsity_mask
 from kneepoint.compression.statistics import InputStatistics
+from kneepoint.compression.watching import watch
 from kneepoint.compression.weight_scales import weight_scales
-from kneepoint.spaces.network import Network
+from kneepoint.spaces.network import LAYER_KINDS, Network
 from kneepoint.spaces.policy import INTEGER_ACTIVATIONS, LayerPolicy, Policy
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan, WeightQuant
 from kneepoint.spaces.tracing import tensors_of
@@ -90,18 +91,23 @@ class PreparedNetwork:
         Raises:
             JobFailed: If a value is infinite or NaN on them.
         """
+        for name in plan.activations:
+            require_finite(name, self._observed[name])
         method = self.settings.activation_range
         return {name: self._observed[name].quant(method, quant.bits) for name, quant in plan.activations.items()}
 
     @cached_property
     def bias_names(self) -> Mapping[str, str]:
-        """The bias of every layer that has one."""
-        found = {}
+        """The bias of every layer that has one of its own, the same at every call."""
+        biases: dict[str, set[str]] = {}
+        readers: dict[str, set[str]] = {}
         for node in self.folded.graph.nodes:
             operation = self.network.operation_of.get(node.name)
-            if operation is not None and operation.layer in self.network.layers and (bias := bias_of(node)):
-                found[operation.layer] = bias
-        return found
+            if operation is not None and operation.kind in LAYER_KINDS and (bias := bias_of(node)):
+                biases.setdefault(operation.layer, set()).add(bias)
+                readers.setdefault(bias, set()).add(operation.layer)
+        own = {layer: next(iter(found)) for layer, found in biases.items() if len(found) == 1}
+        return {layer: bias for layer, bias in own.items() if readers[bias] == {layer}}
 
     @cached_property
     def _state(self) -> Mapping[str, Tensor]:
@@ -111,8 +117,9 @@ class PreparedNetwork:
     def _observed(self) -> Mapping[str, Observed]:
         if self._known:
             return self._known
-        histograms = self.settings.activation_range != "minmax"
-        return observe(self.folded, quantizable(self.network), self._inputs(), histograms)
+        observer = Observer(histograms=self.settings.activation_range != "minmax")
+        watch(self.folded, self._inputs(), quantizable(self.network), observer)
+        return observer.found
 
     @cached_property
     def _statistics(self) -> Mapping[str, InputStatistics]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -124,7 +125,8 @@ class Observed:
 
     def joined(self, other: Observed) -> Observed:
         """What both saw."""
-        low, high = min(self.low, other.low), max(self.high, other.high)
+        # numpy's extremes, because Python's lose a NaN.
+        low, high = float(np.minimum(self.low, other.low)), float(np.maximum(self.high, other.high))
         if self.histogram is None or other.histogram is None:
             return Observed(low, high)
         return Observed(low, high, self.histogram.joined(other.histogram))
@@ -147,6 +149,8 @@ def observe(
     """
     observer = Observer(histograms)
     watch(module, inputs, names, observer)
+    for name, seen in observer.found.items():
+        require_finite(name, seen)
     return observer.found
 
 
@@ -165,22 +169,23 @@ class Observer:
         self.found: dict[str, Observed] = {}
 
     def __call__(self, node: fx.Node, _: tuple[Any, ...], value: Tensor) -> None:
-        """One more value of ``node``.
-
-        Raises:
-            JobFailed: If it is not finite.
-        """
+        """One more value of ``node``; infinite and NaN ends are remembered as such."""
         low, high = (float(end) for end in torch.aminmax(value))
-        _require_finite(node.name, low, high)
-        seen = Observed(low, high, Histogram.of(value, low, high) if self.histograms else None)
+        counted = self.histograms and math.isfinite(high - low)
+        seen = Observed(low, high, Histogram.of(value, low, high) if counted else None)
         self.found[node.name] = self.found[node.name].joined(seen) if node.name in self.found else seen
 
 
-def _require_finite(name: str, low: float, high: float) -> None:
-    if not math.isfinite(high - low):
+def require_finite(name: str, seen: Observed) -> None:
+    """Refuse a value that cannot be quantized.
+
+    Raises:
+        JobFailed: Naming it.
+    """
+    if not math.isfinite(seen.high - seen.low):
         raise JobFailed(
-            f"value {name!r} reaches [{low}, {high}] on the calibration data, and only a finite range can be "
-            "quantized: keep the layers around it in 16 or 32 bits"
+            f"value {name!r} reaches [{seen.low}, {seen.high}] on the calibration data, and only a finite range can "
+            "be quantized: keep the layers around it in 16 or 32 bits"
         )
 
 

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from kneepoint.compression.watching import watch
 from kneepoint.spaces.network import Network, indices
-from kneepoint.tasks.errors import JobFailed
 
 ROWS = 4096
 """Patches a layer whose products are summed up: several for every element of the covariance of a usual layer."""
@@ -94,7 +93,8 @@ def input_statistics(
         sums[name].add(patches, rows_a_batch)
 
     watch(folded, inputs, layer_of.keys(), visit)
-    return {name: _finite(name, known.result()) for name, known in sums.items()}
+    results = {name: known.result() for name, known in sums.items()}
+    return {name: known for name, known in results.items() if bool(known.mean.isfinite().all())}
 
 
 def cut_statistics(
@@ -112,9 +112,15 @@ def cut_statistics(
     cut = {}
     for name, known in statistics.items():
         layer = network.layers[name]
-        layout = network.flow.parameters[layer.weight][0 if layer.kind == "depthwise_conv" else 1]
-        touched = any(segment.group in kept for segment in layout)
-        cut[name] = known.of_channels(indices(layout, kept)) if touched else known
+        groups = len(known.mean)
+        layout = network.flow.parameters[layer.weight][0 if groups > 1 else 1]
+        if not any(segment.group in kept for segment in layout):
+            cut[name] = known
+            continue
+        channels = indices(layout, kept)
+        if groups > 1:  # whole groups of output channels go
+            channels = torch.unique(channels // (network.parameter_shapes[layer.weight][0] // groups))
+        cut[name] = known.of_channels(channels)
     return cut
 
 
@@ -223,15 +229,6 @@ class _Sums:
             # Around the sample's own mean: only then is the covariance positive semidefinite.
             covariance = self.products / self.rows - _outer(self.sampled / self.rows)
         return InputStatistics(self.mean / self.samples, self.square / self.samples, covariance, self.kernel)
-
-
-def _finite(layer: str, statistics: InputStatistics) -> InputStatistics:
-    if not bool(statistics.square.isfinite().all()):
-        raise JobFailed(
-            f"layer {layer!r} reads infinite or NaN values on the calibration data, and its weights cannot be rounded "
-            "to what they do to its outputs: mend the data, or keep the layer in 16 or 32 bits"
-        )
-    return statistics
 
 
 def _outer(mean: Tensor) -> Tensor:

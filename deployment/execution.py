@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,13 +14,17 @@ from kneepoint.deployment.parity import LARGEST_DEVIATION, deviation
 from kneepoint.deployment.runtime import answer, open_session, predict
 from kneepoint.deployment.template import Template, template_of
 from kneepoint.deployment.writing import write
-from kneepoint.spaces.network import Network
 from kneepoint.tasks.batches import as_pair, leaves
-from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.errors import JobFailed
+from kneepoint.tasks.modes import module_mode
+from kneepoint.tasks.seeding import ORDER_SEED, seeded
 from kneepoint.tasks.task import Task
 
 Unpruned = Callable[[CompressedNetwork], CompressedNetwork]
 """For a candidate, the float network of its architecture at full width."""
+_ARCHITECTURES = 8
+"""Templates that are kept ready."""
+_Key = tuple[object, frozenset[str]]
 
 
 class Execution:
@@ -37,8 +43,8 @@ class Execution:
         self.task = task
         self.unpruned = unpruned
         self.threads = threads
-        self._templates: dict[Network, Template] = {}
-        self._like: Any = None
+        self._templates: OrderedDict[_Key, Template] = OrderedDict()
+        self._checked: set[_Key] = set()
 
     def predict(self, compressed: CompressedNetwork) -> tuple[Any, Any]:
         """Outputs and targets on the validation data, as :meth:`Task.predict` gives them.
@@ -46,29 +52,49 @@ class Execution:
         A pruned network whose operators have sizes written into them is run by the simulator.
 
         Raises:
-            RunError: If this machine's kernels do not compute what the simulator does.
+            JobFailed: If this machine's kernels do not compute what the simulator does.
         """
-        template = self._templates.get(compressed.network)
-        if template is None:
-            template = template_of(self.unpruned(compressed), self.task.example_input, any_width=True)
-        if compressed.kept and not template.any_width:
+        template = self._template(compressed)
+        if not template.serves(compressed):
             return self.task.predict(compressed.module)
         session = open_session(write(template, compressed).SerializeToString(), self.threads)
-        if compressed.network not in self._templates:
-            self._like = self._checked(session, compressed)
-            self._templates[compressed.network] = template
+        key = _key(compressed)
+        if key not in self._checked and (compressed.plan.integer_kernels or compressed.plan.dynamic):
+            self._require_parity(session, compressed)
+            self._checked.add(key)
         return predict(session, self.task, like=self._like)
 
-    def _checked(self, session: Any, compressed: CompressedNetwork) -> Any:
-        """One batch by both, the first time that an architecture is run; returns what the simulator gave."""
-        inputs, _ = as_pair(next(iter(self.task.validation)), "validation")
-        with torch.inference_mode():
-            simulated = self.task.call(compressed.module.eval(), inputs)
+    @cached_property
+    def _like(self) -> Any:
+        """Outputs whose structure every candidate's have."""
+        with module_mode(self.task.model, training=False), torch.inference_mode():
+            return self.task.call(self.task.model, self.task.example_input)
+
+    def _template(self, compressed: CompressedNetwork) -> Template:
+        key = _key(compressed)
+        if key not in self._templates:
+            unpruned = self.unpruned(compressed)
+            self._templates[key] = template_of(unpruned, self.task.example_input, shared=True)
+        self._templates.move_to_end(key)
+        while len(self._templates) > _ARCHITECTURES:
+            self._templates.popitem(last=False)
+        return self._templates[key]
+
+    def _require_parity(self, session: Any, compressed: CompressedNetwork) -> None:
+        """One batch by both, the first time that an architecture runs on integers."""
+        with seeded(ORDER_SEED):
+            inputs, _ = as_pair(next(iter(self.task.validation)), "validation")
+        with module_mode(compressed.module, training=False), torch.inference_mode():
+            simulated = self.task.call(compressed.module, inputs)
         executed = answer(session, inputs, simulated)
         off = max(map(deviation, leaves(simulated), leaves(executed)))
         if off > LARGEST_DEVIATION:
-            raise RunError(
+            raise JobFailed(
                 f"this machine's ONNX Runtime must compute what the simulator does; outputs are off by {off:.0%} "
                 "(integer kernels of x86 processors without VNNI saturate): use measure='simulator'"
             )
-        return simulated
+
+
+def _key(compressed: CompressedNetwork) -> _Key:
+    """The architecture: a student, and the residual blocks it lacks."""
+    return compressed.policy.student, compressed.policy.dropped_blocks

@@ -5,7 +5,7 @@ everything that depends on a policy; :mod:`kneepoint.deployment.writing` puts a 
 milliseconds. A marker is an operator of the domain ``kneepoint.markers`` that no optimizer touches:
 
 - ``Weight`` and ``Bias`` (no input) stand for those of a convolution;
-- ``Parameter`` (no input) for any other stored tensor that is narrower in a pruned network;
+- ``Parameter`` (no input) for any other stored float that training or pruning changes;
 - ``Reshape`` (value) for a reshape to a size that follows the width;
 - ``Value`` for a quantization that a value may pass through;
 - ``Linear`` (value) and ``Embedding`` (indices) for the whole layer, because its form depends on the policy.
@@ -29,11 +29,12 @@ from torch import Tensor, fx
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.simulation import bias_of, insert_quantizers, set_argument
+from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, stored_behind
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, varies
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
 from kneepoint.spaces.surgery import cut
-from kneepoint.spaces.tracing import Inputs, copy_graph_module, operator_name, shape_of, split_inputs
+from kneepoint.spaces.tracing import Inputs, copy_graph_module, operator_name, shape_of, source_of, split_inputs
 from kneepoint.tasks.errors import JobFailed
 
 OPSET = 21
@@ -53,39 +54,41 @@ class Template:
     Attributes:
         model: With markers.
         network: The structure.
-        graph: What was exported.
+        kept: Channels of the thinned groups in what was exported, by group.
         biases: Name of the bias parameter of every operation that has one.
         any_width: Whether it serves pruned versions of the network, too; some operators have sizes written into them.
     """
 
     model: onnx.ModelProto
     network: Network
-    graph: fx.GraphModule
+    kept: Mapping[str, int]
     biases: Mapping[str, str]
     any_width: bool
 
+    def serves(self, compressed: CompressedNetwork) -> bool:
+        """Whether ``compressed`` has a width that the template can take."""
+        return self.any_width or self.kept == _widths(compressed)
 
-def template_of(compressed: CompressedNetwork, example_input: Inputs, *, any_width: bool = False) -> Template:
-    """The template for ``compressed`` and every candidate that differs from it in layers' weights and formats alone.
+
+def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared: bool = False) -> Template:
+    """The template for ``compressed``, and for every candidate that differs from it in layers' formats alone.
 
     Args:
         compressed: Whose values those parameters have that belong to no layer.
         example_input: For shapes and types; the batch dimension of the artifact is free.
-        any_width: Whether it should serve pruned versions of the network, too, if it can; for a candidate that is not
-            pruned itself.
+        shared: Whether it should serve every candidate of the architecture: trained further, and, where no operator
+            has sizes written into it, pruned. For a candidate that is not pruned itself.
 
     Raises:
         JobFailed: If torch.onnx cannot write an operator of the network.
     """
     network = compressed.network
     biases: dict[str, str] = {}
-    resized = _resized(network) if any_width and not compressed.kept else {}
-    any_width = any_width and not compressed.kept and all(map(_can_stay_open, resized.values()))
+    resized = _resized(network) if shared and not compressed.kept else {}
+    any_width = shared and not compressed.kept and all(map(_can_stay_open, resized.values()))
 
     def edit(graph: fx.Graph) -> None:
         for node in list(graph.nodes):
-            if node.target is torch.ops.aten.view.default:
-                node.target = torch.ops.aten.reshape.default  # a marker's strides are not those of what it stands for
             operation = network.operation_of.get(node.name)
             if operation is not None and operation.weight and operation.kind in _MARKED:
                 if bias := bias_of(node):
@@ -94,11 +97,11 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, any_wid
             if any_width and node.name in resized and not operator_name(node).startswith("conv"):
                 _open_shape(node, network)
         insert_quantizers(graph, network, _everything(network), lambda *_: None, _mark_value)
-        if any_width:
-            _mark_parameters(graph, network, compressed.state)
+        if shared:
+            _mark_parameters(graph, compressed.state)
 
     module = copy_graph_module(compressed.graph, edit, compressed.state)
-    return Template(_exported(module.eval(), example_input), network, compressed.graph, biases, any_width)
+    return Template(_exported(module.eval(), example_input), network, _widths(compressed), biases, any_width)
 
 
 def _resized(network: Network) -> dict[str, fx.Node]:
@@ -106,8 +109,9 @@ def _resized(network: Network) -> dict[str, fx.Node]:
     kept = {group: torch.arange(max(1, size // 2)) for group, size in network.groups.items()}
     pairs = zip(network.graph_module.graph.nodes, cut(network, kept).graph.nodes, strict=True)
     found = {node.name: node for node, smaller in pairs if _constants(node) != _constants(smaller)}
-    flattened = (node for node in network.graph_module.graph.nodes if operator_name(node) == "flatten")
-    # torch.onnx makes a flatten a reshape to the size it has.
+    nodes = network.graph_module.graph.nodes
+    # torch.onnx writes the size it finds, also for a flatten, or where a size of -1 follows the width.
+    flattened = (node for node in nodes if operator_name(node) in ("flatten", "reshape") and not stored_behind(node))
     return found | {node.name: node for node in flattened if varies(network.flow.values.get(node.name, (0, ()))[1])}
 
 
@@ -121,7 +125,8 @@ def _can_stay_open(node: fx.Node) -> bool:
     name = operator_name(node)
     if name in ("view", "reshape", "flatten"):
         sizes = node.meta["val"].shape
-        return not isinstance(sizes[0], int) and all(isinstance(size, int) for size in sizes[1:])
+        same = shape_of(node, UNUSUAL_BATCH)[0] == shape_of(source_of(node), UNUSUAL_BATCH)[0]  # not merged with others
+        return not isinstance(sizes[0], int) and same and all(isinstance(size, int) for size in sizes[1:])
     return name.startswith("conv")
 
 
@@ -132,15 +137,18 @@ def _open_shape(node: fx.Node, network: Network) -> None:
     node.target, node.args, node.kwargs = _reshape, (node.name, node.args[0], (0, *sizes[1:])), {}
 
 
-def _mark_parameters(graph: fx.Graph, network: Network, state: Mapping[str, Tensor]) -> None:
-    """A marker for everything that is stored, varies with the width, and is left after layers have theirs."""
+def _mark_parameters(graph: fx.Graph, state: Mapping[str, Tensor]) -> None:
+    """A marker for every other float that is stored: recovery trains it, and pruning may cut it."""
     for node in list(graph.nodes):
         name = str(node.target)
-        layouts = network.flow.parameters.get(name, ()) if node.op == "get_attr" else ()
-        if node.users and any(map(varies, layouts)) and state[name].dtype == torch.float32:
+        if node.op == "get_attr" and node.users and name in state and state[name].dtype == torch.float32:
             with graph.inserting_before(node):
                 marker = graph.call_function(_constant, ("Parameter", name, tuple(state[name].shape)))
             node.replace_all_uses_with(marker)
+
+
+def _widths(compressed: CompressedNetwork) -> dict[str, int]:
+    return {group: len(rows) for group, rows in compressed.kept.items()}
 
 
 def _everything(network: Network) -> QuantPlan:

@@ -41,7 +41,7 @@ def write(template: Template, compressed: CompressedNetwork) -> ModelProto:
     Raises:
         ValueError: If the template does not serve the candidate's width.
     """
-    if compressed.graph is not template.graph and compressed.kept and not template.any_width:
+    if not template.serves(compressed):
         raise ValueError("the template has sizes written into it, and serves no other width")
     writer = _Writer(template, compressed)
     for node in template.model.graph.node:
@@ -239,7 +239,7 @@ class _Writer:
         layer = self.network.layers.get(operation.layer)
         calls = layer.operations if layer else (operation.name,)
         beyond = any(len(self.network.operation_of[name].shape) != _MATRIX for name in calls)
-        needs_bias = operation.layer not in self.compressed.plan.integer
+        needs_bias = operation.layer not in self.compressed.plan.integer_kernels
         return beyond or (needs_bias and operation.name not in self.template.biases)
 
     def linear_weight(self, operation: Operation, quant: WeightQuant, *, transposed: bool) -> str:
@@ -356,8 +356,8 @@ class _Writer:
 
     def weight_scale(self, operation: Operation, quant: WeightQuant, shape: Sequence[int] | None = None) -> str:
         assert quant.scale is not None  # noqa: S101 - a calibrated plan has it
-        scale = quant.scale.numpy()
-        return self.constant(f"{operation.layer}.scale", scale if shape is None else scale.reshape(shape))
+        scale, name = quant.scale.numpy(), f"{operation.layer}.scale"
+        return self.constant(name, scale) if shape is None else self.constant(f"{name}.shaped", scale.reshape(shape))
 
     def unpacked(self, operation: Operation, quant: WeightQuant, stored: str, axis: int) -> str:
         """A stored weight as float32, by Cast and Mul, which ONNX Runtime folds when it loads.
@@ -377,9 +377,15 @@ class _Writer:
         return f"{operation.weight}_unpacked"
 
     def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        """Written once; every use of a name is of the same value."""
+        """Written once; every use of a name is of the same value.
+
+        Raises:
+            ValueError: If the name already stands for a value of another shape: its readers would get the wrong one.
+        """
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+        if tuple(self.constants[name].dims) != value.shape:
+            raise ValueError(f"{name} is written with shapes {tuple(self.constants[name].dims)} and {value.shape}")
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:

@@ -171,11 +171,20 @@ def _timed(task: Task, inputs: Any) -> float:
 
 
 def _samples(loader: Any, batch: int) -> int | None:
-    """Samples of a loader, from its length alone."""
-    dataset = getattr(loader, "dataset", None)
-    if isinstance(dataset, Sized):
-        return len(dataset)
-    return len(loader) * batch if isinstance(loader, Sized) else None
+    """Samples of a loader, from lengths alone: those it draws, where it says, and not those it drops at the end."""
+    parts = (getattr(loader, name, None) for name in ("sampler", "dataset"))
+    drawn = next((len(part) for part in parts if isinstance(part, Sized)), None)
+    batches = _batches(loader)
+    if drawn is None or batches is None:
+        return drawn if batches is None else batches * batch
+    return min(drawn, batches * batch)
+
+
+def _batches(loader: Any) -> int | None:
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:  # a DataLoader of a stream has a length, which raises
+        return None
 
 
 def _batch_size(task: Task, default: int) -> int:

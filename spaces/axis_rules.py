@@ -9,16 +9,20 @@ from dataclasses import replace
 from torch import fx
 
 from kneepoint.spaces.axis_shapes import (
+    PERMUTATIONS,
+    RESHAPES,
     Reshape,
+    axis_before,
     bounds_of,
     permutation_of,
     pieces_of,
     reshape_of,
     squeezed_axes,
+    stored_behind,
 )
 from kneepoint.spaces.channel_sets import Run, Runs
 from kneepoint.spaces.flow_state import FlowState, Rule
-from kneepoint.spaces.tracing import argument_of, as_node, is_tensor, operator_name, shape_of, source_of
+from kneepoint.spaces.tracing import DROPOUTS, argument_of, as_node, is_tensor, operator_name, shape_of, source_of
 
 
 def keep_axis(flow: FlowState, node: fx.Node) -> str:
@@ -35,7 +39,7 @@ def elementwise(flow: FlowState, node: fx.Node) -> str:
     rank = len(shape_of(node))
     wide: dict[fx.Node, int] = {}  # where the channels of a side lie in the result
     for side in sides:
-        if side in flow.values and shape_of(side)[flow.values[side][0]] > 1:
+        if side in flow.values and stored_behind(side) is None and shape_of(side)[flow.values[side][0]] > 1:
             wide[side] = flow.values[side][0] + rank - len(shape_of(side))
     if not wide:
         return ""
@@ -48,12 +52,24 @@ def elementwise(flow: FlowState, node: fx.Node) -> str:
         place = at - rank + len(shape_of(side))
         if side in wide:
             flow.sets.unite(runs, flow.values[side][1], why)
-        elif place >= 0 and shape_of(side)[place] != 1:
-            if side.op != "get_attr":
-                return why
-            flow.bind(side, place, runs)
+        elif place >= 0 and shape_of(side)[place] != 1 and not _bind_stored(flow, side, place, runs):
+            return why
     flow.values[node] = (at, runs)
     return ""
+
+
+def _bind_stored(flow: FlowState, side: fx.Node, axis: int, runs: Runs) -> bool:
+    """Tie an axis of a stored tensor that comes in another shape (``gamma.view(1, -1, 1, 1)``); False if it is not."""
+    shapes: dict[fx.Node, tuple[int, Runs]] = {}
+    while side.op != "get_attr":
+        shapes[side] = (axis, runs)
+        before = None if stored_behind(side) is None else axis_before(side, axis)
+        if before is None:
+            return False
+        side, axis = source_of(side), before
+    flow.values.update(shapes)
+    flow.bind(side, axis, runs)
+    return True
 
 
 def spatial(flow: FlowState, node: fx.Node) -> str:
@@ -87,15 +103,15 @@ def along_another(flow: FlowState, node: fx.Node) -> str:
 
 
 def reduce(flow: FlowState, node: fx.Node) -> str:
-    """A mean, sum or extreme over other axes; those that return indices, too, are lists of two."""
+    """A mean, sum or extreme over other axes, or of two tensors; some return a second one, such as indices."""
     source = source_of(node)
+    if isinstance(argument_of(node, 1, "other", None), fx.Node):
+        return elementwise(flow, node)
     if source not in flow.values:
         return ""
     axis, runs = flow.values[source]
-    rank, place = len(shape_of(source)), 2 if operator_name(node) == "linalg_vector_norm" else 1
-    dims = argument_of(node, place, "dim", None)
-    dims = [dims] if isinstance(dims, int) else dims
-    reduced = {dim % rank for dim in dims} if dims else set(range(rank))
+    rank = len(shape_of(source))
+    reduced = _reduced_axes(node, rank)
     if axis in reduced:
         return f"it is summed up ({node.name})"
     first = node.meta["val"] if is_tensor(node) else node.meta["val"][0]
@@ -106,6 +122,13 @@ def reduce(flow: FlowState, node: fx.Node) -> str:
     else:
         flow.pieces[node] = [result] * len(node.meta["val"])
     return ""
+
+
+def _reduced_axes(node: fx.Node, rank: int) -> set[int]:
+    dims = argument_of(node, 2 if operator_name(node) == "linalg_vector_norm" else 1, "dim", None)
+    if dims is None or dims == [] or isinstance(dims, bool):  # std(unbiased) has no axes
+        return set(range(rank))
+    return {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
 
 
 def permute(flow: FlowState, node: fx.Node) -> str:
@@ -123,6 +146,32 @@ def expand(flow: FlowState, node: fx.Node) -> str:
     if source in flow.values and shape_of(source)[flow.values[source][0]] > 1:
         axis, runs = flow.values[source]
         flow.values[node] = (axis + len(shape_of(node)) - len(shape_of(source)), runs)
+    return ""
+
+
+def repeat(flow: FlowState, node: fx.Node) -> str:
+    """Copies behind each other along other axes, and along new ones in front."""
+    source = source_of(node)
+    if source not in flow.values:
+        return ""
+    axis, runs = flow.values[source]
+    place = axis + len(shape_of(node)) - len(shape_of(source))
+    if shape_of(node)[place] != shape_of(source)[axis]:
+        return f"its channels are repeated ({node.name})"
+    flow.values[node] = (place, runs)
+    return ""
+
+
+def sample(flow: FlowState, node: fx.Node) -> str:
+    """Pixels at places that another tensor names."""
+    places = as_node(node.args[1])
+    if places in flow.values:
+        flow.sets.freeze(flow.values[places][1], f"it says where to sample ({node.name})")
+    return spatial(flow, node)
+
+
+def fresh(flow: FlowState, node: fx.Node) -> str:
+    """A new tensor of a written size, which reads nothing but the type of its input."""
     return ""
 
 
@@ -363,7 +412,7 @@ def _together(flow: FlowState, node: fx.Node, axis: int, sides: list[tuple[Run, 
 
 _ELEMENTWISE = (
     "abs", "add", "addcdiv", "addcmul", "atan", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "celu", "clamp",
-    "clamp_max", "clamp_min", "cos", "div", "dropout", "elu", "eq", "erf", "exp", "expand_as", "expm1", "floor",
+    "clamp_max", "clamp_min", "cos", "div", "elu", "eq", "erf", "exp", "expand_as", "expm1", "floor",
     "full_like", "ge", "gelu", "gt", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "isnan", "le", "leaky_relu",
     "lerp", "log", "log1p", "log_sigmoid", "logical_and", "logical_not", "logical_or", "lt", "masked_fill", "maximum",
     "minimum", "mish", "mul", "nan_to_num", "ne", "neg", "ones_like", "pow", "reciprocal", "relu", "relu6", "round",
@@ -378,15 +427,16 @@ _SPATIAL = (
     "upsample_nearest3d", "upsample_trilinear3d",
 )  # fmt: skip
 _REDUCTIONS = (
-    "all", "amax", "amin", "any", "linalg_vector_norm", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var",
+    "all", "amax", "amin", "any", "linalg_vector_norm", "logsumexp", "max", "mean", "min", "prod", "std", "std_mean",
+    "sum", "var", "var_mean",
 )  # fmt: skip
 AXIS_RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys((*_ELEMENTWISE, *DROPOUTS), elementwise),
     **dict.fromkeys(_SPATIAL, spatial),
     **dict.fromkeys(_REDUCTIONS, reduce),
     **dict.fromkeys(("softmax", "log_softmax", "cumsum", "cumprod", "flip", "roll"), along_another),
-    **dict.fromkeys(("flatten", "view", "reshape", "unsqueeze", "squeeze", "unflatten"), reshape),
-    **dict.fromkeys(("transpose", "permute", "t", "mT", "numpy_T", "swapaxes"), permute),
+    **dict.fromkeys(RESHAPES, reshape),
+    **dict.fromkeys(PERMUTATIONS, permute),
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), pixel_shuffle),
@@ -400,4 +450,7 @@ AXIS_RULES: Mapping[str, Rule] = {
     "getitem": take_piece,
     "expand": expand,
     "glu": gate,
+    "grid_sampler": sample,
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), fresh),
 }

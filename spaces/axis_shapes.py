@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import fx
 
-from kneepoint.spaces.tracing import argument_of, operator_name, shape_of, source_of
+from kneepoint.spaces.tracing import DROPOUTS, argument_of, is_tensor, operator_name, shape_of, source_of
 
 UNUSUAL_BATCH = 7919
 """A prime that no other axis has, which tells the batch apart where shapes are compared."""
+RESHAPES = ("flatten", "view", "reshape", "unsqueeze", "squeeze", "unflatten")
+PERMUTATIONS = ("transpose", "permute", "t", "mT", "numpy_T", "swapaxes", "movedim", "moveaxis")
+_IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,35 @@ def _stretches(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[tu
     return found
 
 
+def is_identity(node: fx.Node) -> bool:
+    """Whether an operator hands on its input as it is, at inference."""
+    name = operator_name(node)
+    if name in DROPOUTS:
+        return not node.args[2]
+    if name == "to":
+        return is_tensor(node) and bool(node.meta["val"].dtype == source_of(node).meta["val"].dtype)
+    if name == "slice":
+        return shape_of(node, UNUSUAL_BATCH) == shape_of(source_of(node), UNUSUAL_BATCH)
+    return name in _IDENTITIES
+
+
+def stored_behind(node: fx.Node) -> fx.Node | None:
+    """The stored tensor that a node is, or hands on in another shape; None for everything else."""
+    while node.op == "call_function" and (operator_name(node) in (*RESHAPES, *PERMUTATIONS) or is_identity(node)):
+        node = source_of(node)
+    return node if node.op == "get_attr" else None
+
+
+def axis_before(node: fx.Node, axis: int) -> int | None:
+    """Where an axis of a node lies in its first argument; None where it is made of several, or of a part of one."""
+    if is_identity(node):
+        return axis
+    if operator_name(node) in PERMUTATIONS:
+        return permutation_of(node)[axis]
+    before, after = shape_of(source_of(node), UNUSUAL_BATCH), shape_of(node, UNUSUAL_BATCH)
+    return next((old[0] for old, new in _stretches(before, after) if new == (axis,) and len(old) == 1), None)
+
+
 def squeezed_axes(node: fx.Node) -> set[int]:
     """The axes that a squeeze removes where they have one element."""
     rank = len(shape_of(source_of(node)))
@@ -69,16 +103,10 @@ def squeezed_axes(node: fx.Node) -> set[int]:
 
 
 def permutation_of(node: fx.Node) -> list[int]:
-    """For every axis of the output of a permute or transpose, the axis of the input."""
-    rank = len(shape_of(node))
-    if operator_name(node) == "permute":
-        return [dim % rank for dim in argument_of(node, 1, "dims", ())]
-    order = list(range(rank))
-    if operator_name(node) in ("t", "numpy_T", "mT"):
-        return [*order[:-2], *reversed(order[-2:])] if operator_name(node) != "numpy_T" else order[::-1]
-    first, second = argument_of(node, 1, "dim0", 0) % rank, argument_of(node, 2, "dim1", 1) % rank
-    order[first], order[second] = order[second], order[first]
-    return order
+    """For every axis of the output of a permute, transpose or movedim, the axis of the input."""
+    operator: Any = node.target
+    numbered = torch.empty(tuple(range(len(shape_of(node)))), device="meta")  # the size of every axis is its number
+    return list(operator(numbered, *node.args[1:], **node.kwargs).shape)
 
 
 def pieces_of(node: fx.Node, axis: int) -> list[int]:

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH
-from kneepoint.spaces.channel_flow import is_identity
-from kneepoint.spaces.tracing import argument_of, is_tensor, operator_name, shape_of, source_of
-
-_NUMBERS = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, is_identity
+from kneepoint.spaces.tracing import argument_of, is_number, is_tensor, operator_name, shape_of, source_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _computed_from(starts: Iterable[fx.Node], stop: Collection[str] = ()) -> set
     pending = list(starts)
     while pending:
         for user in pending.pop().users:
-            if user not in found and user.name not in stop and not isinstance(user.meta.get("val"), _NUMBERS):
+            if user not in found and user.name not in stop and not is_number(user):
                 found.add(user)
                 pending.append(user)
     return found

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from torch import fx
 
 from kneepoint.spaces.axis_rules import AXIS_RULES, keep_axis
-from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH
+from kneepoint.spaces.axis_shapes import is_identity, stored_behind
 from kneepoint.spaces.channel_sets import Runs
-from kneepoint.spaces.flow_state import FlowState
+from kneepoint.spaces.flow_state import FlowState, module_path
 from kneepoint.spaces.flow_state import layer_name as layer_name  # part of how a flow is read
 from kneepoint.spaces.layer_rules import LAYER_RULES
-from kneepoint.spaces.tracing import is_tensor, operator_name, shape_of, source_of
+from kneepoint.spaces.tracing import is_number, is_tensor, operator_name, shape_of
+from kneepoint.tasks.errors import SpaceError
 
-_IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 _RULES = {**AXIS_RULES, **LAYER_RULES}
 
 
@@ -88,29 +88,18 @@ def channel_flow(graph_module: fx.GraphModule) -> ChannelFlow:
     return _result(flow, graph_module)
 
 
-def is_identity(node: fx.Node) -> bool:
-    """Whether an operator hands on its input as it is, at inference."""
-    name = operator_name(node)
-    if name == "dropout":
-        return not node.args[2]
-    if name == "to":
-        return is_tensor(node) and bool(node.meta["val"].dtype == source_of(node).meta["val"].dtype)
-    if name == "slice":
-        return shape_of(node, UNUSUAL_BATCH) == shape_of(source_of(node), UNUSUAL_BATCH)
-    return name in _IDENTITIES
-
-
 def _visit(flow: FlowState, node: fx.Node) -> None:
     name = operator_name(node)
-    if node.op not in ("call_function", "output") or name == "sym_size":
-        return
+    if node.op not in ("call_function", "output") or is_number(node) or stored_behind(node) is not None:
+        return  # what reads a stored tensor in another form deals with it
     flow.bound = set()
     why = "it is an output of the network" if node.op == "output" else _follow(flow, node, name)
     for source in node.all_input_nodes:
         if why and source in flow.values:
             flow.sets.freeze(flow.values[source][1], why)
-        if source.op == "get_attr" and str(source.target) not in flow.bound:
-            flow.pin(str(source.target), why or f"{source.target} is read by operator {name}")
+        stored = stored_behind(source)
+        if stored is not None and str(stored.target) not in flow.bound:
+            flow.pin(str(stored.target), why or f"{stored.target} is read by operator {name}")
 
 
 def _follow(flow: FlowState, node: fx.Node, name: str) -> str:
@@ -118,7 +107,13 @@ def _follow(flow: FlowState, node: fx.Node, name: str) -> str:
     rule = keep_axis if is_identity(node) else _RULES.get(name)
     if rule is None:
         return f"operator {name} is not known to keep channels apart ({node.name})"
-    return rule(flow, node)
+    try:
+        return rule(flow, node)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # an overload that nobody thought of
+        raise SpaceError(
+            f"the channels of operator {node.target} cannot be followed (node {node.name}, module "
+            f"{module_path(node)!r}): {error}; write it with other operators"
+        ) from error
 
 
 def _result(flow: FlowState, module: fx.GraphModule) -> ChannelFlow:

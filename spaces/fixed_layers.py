@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from torch import fx
-
-from kneepoint.spaces.channel_flow import layer_name
+from kneepoint.spaces.flow_state import layer_name, module_path
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.tracing import operator_name
 
@@ -22,12 +20,13 @@ def fixed_layers(network: Network) -> dict[str, str]:
     others = {name for name, value in network.graph_module.named_parameters() if value.dim() > 1} - of_layers
     found: dict[str, str] = {}
     for operation in network.operations:
+        node = nodes[operation.name]
         if network.varies(operation):
             continue
         if operation.weight:
             found.setdefault(operation.layer, _why_layer(network, operation))
-        elif operator_name(nodes[operation.name]).startswith(_COMPUTES):
-            found.setdefault(_module_path(nodes[operation.name]), "its weight is computed, so nothing is stored")
+        elif operator_name(node).startswith(_COMPUTES):
+            found.setdefault(module_path(node) or node.name, "its weight is computed, so nothing is stored")
         else:
             for name in sorted(others.intersection(network.constants_of(operation))):
                 found.setdefault(layer_name(name), f"operator {_called(operation)} runs in float")
@@ -47,9 +46,3 @@ def _why_layer(network: Network, operation: Operation) -> str:
 
 def _called(operation: Operation) -> str:
     return operation.function or operation.kind
-
-
-def _module_path(node: fx.Node) -> str:
-    """The module that made the call, or the name of the call where it is the network itself."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack and stack[-1][0] else node.name

@@ -16,6 +16,17 @@ def layer_name(parameter: str) -> str:
     return parameter.removesuffix(".weight")
 
 
+def module_path(node: fx.Node) -> str:
+    """The module that made a call; empty where it is the network itself."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def computed_layer(node: fx.Node, weight: fx.Node) -> str:
+    """The layer that ``node`` computes: that of its stored weight, or the module where the weight is computed."""
+    return layer_name(str(weight.target)) if weight.op == "get_attr" else module_path(node) or node.name
+
+
 @dataclass
 class FlowState:
     """The axes known so far, and the sets that their channels belong to.
@@ -60,13 +71,13 @@ class FlowState:
             if parameter == name:
                 self.sets.freeze(runs, why)
 
-    def layer_output(self, weight: fx.Node, axis: int) -> Runs:
+    def layer_output(self, node: fx.Node, weight: fx.Node, axis: int) -> Runs:
         """The channels that a layer makes; those it made before where it is called again."""
-        name = str(weight.target) if weight.op == "get_attr" else weight.name
-        known = self.axes.get((name, axis))
-        leaving = known or self.sets.new(layer_name(name), shape_of(weight)[axis])
+        name = computed_layer(node, weight)
+        known = self.axes.get((str(weight.target), axis)) if weight.op == "get_attr" else None
+        leaving = known or self.sets.new(name, shape_of(weight)[axis])
         self.bind(weight, axis, leaving)
-        self.layers[layer_name(name)] = leaving
+        self.layers[name] = leaving
         return leaving
 
     def entering(self, node: fx.Node, axis: int) -> Runs:
@@ -76,7 +87,7 @@ class FlowState:
         if known is not None and known[0] == axis:
             return known[1]
         if known is not None:
-            self.sets.freeze(known[1], f"layer {layer_name(str(as_node(node.args[1]).target))} works across it")
+            self.sets.freeze(known[1], f"layer {computed_layer(node, as_node(node.args[1]))} works across it")
         return self.sets.constant(shape_of(source)[axis], f"it depends on fixed channels ({source.name})")
 
 

@@ -57,6 +57,7 @@ class JointSpace:
         self.keep = _fractions(keep)
         self.blocks = _flag("blocks", blocks)
         self.channel_multiple = channel_multiple
+        self._derived = _is_auto(students)
         self.teacher = Network(task.model, task.example_input, channel_multiple)
         self.students = auto_family(self.teacher) if students == "auto" else students
         self._networks: dict[str, Network] = {}
@@ -168,15 +169,15 @@ class JointSpace:
         state = dict(self.__dict__)
         for traced in ("teacher", "_networks", "choices", "distributions"):
             state.pop(traced, None)
-        if self.students is not None and self.students.name == "auto":
-            state["students"] = "auto"
+        if self._derived:
+            del state["students"]
         return state
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.teacher = Network(self.task.model, self.task.example_input, self.channel_multiple)
         self._networks = {}
-        if state["students"] == "auto":
+        if self._derived:
             self.students = auto_family(self.teacher)
 
 
@@ -253,6 +254,13 @@ def _flag(name: str, value: bool) -> bool:
     if type(value) is not bool:
         raise SpaceError(f"{name} is True or False; got {value!r}")
     return value
+
+
+def _is_auto(students: object) -> bool:
+    """Whether the family is to be derived from the teacher."""
+    if students is not None and students != "auto" and not isinstance(students, StudentFamily):
+        raise SpaceError(f"students is 'auto', a StudentFamily or None; got {students!r}")
+    return students == "auto"
 
 
 def _listed(values: Sequence[_T]) -> list[_T]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import fx
 
-from kneepoint.spaces.flow_state import FlowState, Rule, layer_name
+from kneepoint.spaces.flow_state import FlowState, Rule, computed_layer
 from kneepoint.spaces.tracing import argument_of, as_node, operator_name, shape_of, source_of
 
 GROUPS_ARGUMENT = 6
@@ -20,7 +20,7 @@ def convolution(flow: FlowState, node: fx.Node) -> str:
         return _grouped_convolution(flow, node, weight)
     transposed = operator_name(node).startswith("conv_transpose")
     flow.bind(weight, 0 if transposed else 1, flow.entering(node, 1))
-    leaving = flow.layer_output(weight, 1 if transposed else 0)
+    leaving = flow.layer_output(node, weight, 1 if transposed else 0)
     flow.bind(argument_of(node, 2, "bias", None), 0, leaving)
     flow.values[node] = (1, leaving)
     return ""
@@ -28,7 +28,7 @@ def convolution(flow: FlowState, node: fx.Node) -> str:
 
 def _grouped_convolution(flow: FlowState, node: fx.Node, weight: fx.Node) -> str:
     """Whole groups go, with what enters and what leaves them; a depthwise convolution has one channel a group."""
-    groups, layer = argument_of(node, GROUPS_ARGUMENT, "groups", 1), layer_name(str(weight.target))
+    groups, layer = argument_of(node, GROUPS_ARGUMENT, "groups", 1), computed_layer(node, weight)
     reads, writes = shape_of(source_of(node))[1] // groups, shape_of(node)[1] // groups
     entering = flow.entering(node, 1)
     why = f"the groups of convolution {layer} do not fit to it"
@@ -45,7 +45,7 @@ def linear(flow: FlowState, node: fx.Node) -> str:
     weight = as_node(node.args[1])
     last = len(shape_of(node)) - 1
     flow.bind(weight, 1, flow.entering(node, last))
-    leaving = flow.layer_output(weight, 0)
+    leaving = flow.layer_output(node, weight, 0)
     flow.bind(argument_of(node, 2, "bias", None), 0, leaving)
     flow.values[node] = (last, leaving)
     return ""
@@ -54,9 +54,9 @@ def linear(flow: FlowState, node: fx.Node) -> str:
 def embedding(flow: FlowState, node: fx.Node) -> str:
     """The features of a table's rows; its rows themselves stay."""
     weight, indices = as_node(node.args[0]), as_node(node.args[1])
-    flow.values[node] = (len(shape_of(node)) - 1, flow.layer_output(weight, 1))
+    flow.values[node] = (len(shape_of(node)) - 1, flow.layer_output(node, weight, 1))
     if indices in flow.values:
-        flow.sets.freeze(flow.values[indices][1], f"it is looked up in {layer_name(str(weight.target))}")
+        flow.sets.freeze(flow.values[indices][1], f"it is looked up in {computed_layer(node, weight)}")
     return ""
 
 

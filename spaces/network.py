@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from kneepoint.spaces.axis_shapes import is_identity
 from kneepoint.spaces.blocks import Block, find_blocks, leave_out
-from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, is_identity, layer_name
+from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, layer_name
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import (
     Inputs,
@@ -36,6 +37,7 @@ _KINDS = {
     "max_pool1d": "max_pool", "max_pool2d": "max_pool", "avg_pool1d": "avg_pool", "avg_pool2d": "avg_pool",
     "adaptive_avg_pool1d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "cat": "concat",
     "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize", "transpose": "transpose", "permute": "transpose",
+    "movedim": "transpose",
     "flatten": "view", "view": "view", "reshape": "view", "unsqueeze": "view", "squeeze": "view",
     "unflatten": "view",
 }  # fmt: skip
@@ -146,7 +148,8 @@ class Network:
         channel_multiple: What kept widths are rounded to a multiple of, where they are wide enough.
 
     Raises:
-        SpaceError: If the module cannot be traced or has no layer, or the multiple is no positive integer.
+        SpaceError: If the module cannot be traced or has no layer, if its weights are not float32, if it returns what
+            it does not compute, or the multiple is no positive integer.
     """
 
     def __init__(self, module: nn.Module, example_input: Inputs, channel_multiple: int = CHANNEL_MULTIPLE) -> None:
@@ -156,7 +159,9 @@ class Network:
         self._whole = self
         self._reduced: dict[frozenset[str], Network] = {}
         graph_module = trace(module, example_input)
+        _check_weights(graph_module)
         self._read(graph_module, channel_flow(graph_module))
+        self._check_outputs()
 
     def _read(self, graph_module: fx.GraphModule, flow: ChannelFlow) -> None:
         self.graph_module = graph_module
@@ -320,6 +325,15 @@ class Network:
         """Parameters, buffers and constants by name (shared, not copied)."""
         return tensors_of(self.graph_module)
 
+    def _check_outputs(self) -> None:
+        """Refuse an output that no operation writes, which no file format has."""
+        for index, name in enumerate(self.outputs):
+            if name not in self.operation_of:
+                node = self._nodes[name]
+                what = f"the stored tensor {str(node.target)!r}, which does not depend on the input"
+                given = what if node.op == "get_attr" else f"the input {name!r} as it is"
+                raise SpaceError(f"every output must be computed; output {index} is {given}: return it outside forward")
+
     def _computed_layers(self) -> Iterator[tuple[str, str]]:
         """Operations that compute layers, with the layer's name: also layers that no kind is known for (GPT-2's)."""
         for operation in self.operations:
@@ -369,6 +383,15 @@ class Network:
         while name in self.folds or name in self.identities:
             name = self.folds.get(name) or self.identities[name]
         return name
+
+
+def _check_weights(module: fx.GraphModule) -> None:
+    for name, value in module.named_parameters():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise SpaceError(
+                f"weights must be float32; parameter {name!r} is {str(value.dtype).removeprefix('torch.')}: "
+                "call model.float(), and give float32 inputs"
+            )
 
 
 def _check_known(kind: str, named: Collection[str], known: Collection[str]) -> None:

@@ -98,13 +98,13 @@ class QuantPlan:
     Attributes:
         weights: By layer name; every layer whose bits may vary has an entry.
         activations: By value name; a value that is not here stays float.
-        integer: Names of the layers that multiply integers whose ranges are calibrated.
+        integer_kernels: Names of the layers that multiply integers whose ranges are calibrated.
         dynamic: Names of the layers that multiply integers, their input's range taken from each batch.
     """
 
     weights: Mapping[str, WeightQuant]
     activations: Mapping[str, ActivationQuant]
-    integer: frozenset[str] = frozenset()
+    integer_kernels: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
 
     @classmethod
@@ -132,7 +132,7 @@ class QuantPlan:
 
     def runs_on_integers(self, operation: Operation) -> bool:
         """Whether ``operation`` multiplies integers with calibrated ranges; not where its input must stay float."""
-        return operation.layer in self.integer and operation.inputs[0] in self.activations
+        return operation.layer in self.integer_kernels and operation.inputs[0] in self.activations
 
 
 def fused_output(network: Network, operation: Operation) -> str:

@@ -13,7 +13,15 @@ from kneepoint.spaces.axis_shapes import bounds_of, pieces_of
 from kneepoint.spaces.channel_flow import Layout
 from kneepoint.spaces.layer_rules import GROUPS_ARGUMENT
 from kneepoint.spaces.network import Network, indices, length, varies
-from kneepoint.spaces.tracing import argument_of, copy_graph_module, operator_name, shape_of, source_of, tensors_of
+from kneepoint.spaces.tracing import (
+    DROPOUTS,
+    argument_of,
+    copy_graph_module,
+    operator_name,
+    shape_of,
+    source_of,
+    tensors_of,
+)
 
 _COUNTS_GROUPS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), GROUPS_ARGUMENT),
@@ -25,7 +33,7 @@ _SIZES = {"view": 1, "reshape": 1, "expand": 1, "unflatten": 2}
 """Operators that are given the shape of their output, and the position of the argument."""
 _SLICES = ("slice", "narrow")
 _SPLITS = ("chunk", "split", "split_with_sizes", "tensor_split")
-_TRAINING_FLAGS = {"batch_norm": 5, "dropout": 2}
+_TRAINING_FLAGS = {"batch_norm": 5, **dict.fromkeys(DROPOUTS, 2)}
 """Operators that behave differently in training, and the position of the argument that says so."""
 
 

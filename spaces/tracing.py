@@ -16,6 +16,9 @@ from kneepoint.tasks.modes import module_mode
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 _TREE_MAP: Callable[..., Any] = torch.utils._pytree.tree_map
+DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+"""Operators that hand on their input at inference; their third argument says whether this is training."""
+_NUMBERS = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def trace(module: nn.Module, example_input: Inputs) -> fx.GraphModule:
@@ -139,6 +142,11 @@ def argument_of(node: fx.Node, position: int, name: str, default: Any) -> Any:
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node's value is one tensor."""
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def is_number(node: fx.Node) -> bool:
+    """Whether the node's value is a number: arithmetic on sizes that depend on the batch."""
+    return isinstance(node.meta.get("val"), _NUMBERS)
 
 
 def shape_of(node: fx.Node, batch: int = 1) -> tuple[int, ...]:
@@ -270,15 +278,20 @@ def _may_alias(node: fx.Node) -> bool:
     if node.op != "call_function" or _is_mutation(node):
         return False  # what an in-place operator returns is renamed like the tensor itself
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or operator_name(node) == "dropout":
+    if not isinstance(target, torch._ops.OpOverload) or operator_name(node) in DROPOUTS:
         return is_tensor(node)  # an element of a split; dropout hands its input on
     returned = [entry.alias_info for entry in target._schema.returns]
     return any(alias is not None and not alias.is_write for alias in returned)
 
 
 def _tidy(graph: fx.Graph) -> None:
-    """Remove the exporter's assertions, and what nothing reads (writes to the module's own state among it)."""
+    """Remove the exporter's assertions, and what nothing reads (writes to the module's own state among it).
+
+    A view is written as a reshape: it would ask for strides, which change where copies around it are left out.
+    """
     for node in reversed(list(graph.nodes)):
         if operator_name(node) == "_assert_tensor_metadata":
             graph.erase_node(node)
+        elif node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code()

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from kneepoint.compression import compressor as compressor_module
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.compressor import Compressor
-from kneepoint.compression.distillation import distill
+from kneepoint.compression.distillation import Distillation, distill
 from kneepoint.compression.pruning import kept_channels, ranker
 from kneepoint.compression.ranges import RangeMethod, observe
-from kneepoint.compression.settings import QuantizationSettings
+from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
+from kneepoint.compression.statistics import input_statistics
 from kneepoint.compression.student_store import StudentStore, store_tensors
 from kneepoint.spaces.joint_space import joint_space
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import tensors_of
-from kneepoint.tasks.errors import RunError, SpaceError, TaskError
+from kneepoint.tasks.errors import JobFailed, RunError, SpaceError, TaskError
 from kneepoint.tasks.seeding import digest_seed
 from kneepoint.tasks.task import Task
 
@@ -333,3 +334,79 @@ def test_pruning_in_stages_reaches_the_same_width(compressor_of: CompressorOf) -
         group: len(rows) for group, rows in pruned.kept.items()
     }
     assert torch.isfinite(outputs(compressor, recovered.module)[0]).all()
+
+
+class Grouped(nn.Module):
+    """Convolutions with groups, among them a depthwise one that makes two channels of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.twins = nn.Conv2d(16, 32, 3, padding=1, groups=16)
+        self.grouped = nn.Conv2d(32, 32, 3, padding=1, groups=4)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        x = torch.relu(self.grouped(torch.relu(self.twins(torch.relu(self.stem(x))))))
+        return self.head(x.mean((2, 3)))
+
+
+def compressor_for(model: nn.Module, inputs: Tensor, folder: Path, **settings: Any) -> Compressor:
+    batches = [(inputs, torch.randint(0, 3, (len(inputs),)))]
+    space = joint_space(Task(model.eval(), inputs[:1], batches, batches), students=None)
+    return Compressor(space, StudentStore(folder), settings=CompressionSettings(**settings))
+
+
+@pytest.mark.parametrize("keep", [0.75, 0.5])
+def test_statistics_of_convolutions_with_groups_are_cut_with_them(keep: float, tmp_path: Path) -> None:
+    compressor = compressor_for(Grouped(), torch.randn(8, 1, 6, 6), tmp_path)
+    policy = compressor.space.policy(compressor.space.uniform(bits=4, keep=keep))
+    prepared = compressor._prepare(policy, None)
+    measured = input_statistics(prepared.network, prepared.folded, compressor._calibration_inputs())
+    for name, known in prepared._statistics.items():
+        assert known.mean.shape == measured[name].mean.shape
+    assert torch.isfinite(outputs(compressor, compressor.compress(policy).module)[0]).all()
+
+
+def test_a_bias_that_several_layers_add_is_left_as_it_is(tmp_path: Path) -> None:
+    first, second, head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+    second.bias = first.bias
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), head)
+    compressor = compressor_for(model, torch.randn(16, 4), tmp_path)
+    compressed = compressor.compress(formats(compressor, "w2a8"))
+    (shared,) = {"0.bias", "2.bias"} & compressed.state.keys()
+    assert torch.equal(compressed.state[shared], first.bias)
+    assert not torch.equal(compressed.state["4.bias"], head.bias)
+
+
+def test_staged_pruning_equalizes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*_: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        return {}
+
+    monkeypatch.setattr(compressor_module, "equalize", counted)
+    settings = {"quantization": QuantizationSettings(equalization=True), "pruning_steps": 2}
+    compressor = compressor_for(
+        Grouped(), torch.randn(8, 1, 6, 6), tmp_path, recovery=Distillation(2, 1e-3), **settings
+    )
+    pruned = compressor.compress(compressor.space.policy(compressor.space.uniform(bits=8, keep=0.5)))
+    compressor.recover(pruned)
+    assert len(calls) == 2
+
+
+def test_a_layer_that_reads_infinities_may_stay_in_float(tmp_path: Path) -> None:
+    class Overflow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return torch.relu(self.b(self.a(x) * 1e30 * 1e30)).clamp(0, 1)
+
+    compressor = compressor_for(Overflow(), torch.randn(16, 4), tmp_path)
+    fine = compressor.compress(Policy.build(layers={"a": LayerPolicy.parse("w4"), "b": LayerPolicy.parse("w16")}))
+    assert fine.plan.weights["a"].scale is not None
+    with pytest.raises(JobFailed, match="only a finite range can be quantized"):
+        compressor.compress(formats(compressor, "w8a8"))

@@ -98,6 +98,19 @@ class Twice(nn.Module):
         return logits
 
 
+class Loop(nn.Module):
+    """A layer that is called on a value that may be quantized, and on one that is returned, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 6)
+        self.again = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.again(F.relu(self.head(x)))
+        return self.again(y), y
+
+
 class Pair(nn.Module):
     """Two positional inputs, a tuple of outputs."""
 
@@ -179,6 +192,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "sound": (Sound, lambda n: torch.randn(n, 2, 32)),
     "tokens": (Tokens, lambda n: torch.randn(n, 7, 8)),
     "twice": (Twice, lambda n: torch.randn(n, 1, 8, 8)),
+    "loop": (Loop, lambda n: torch.randn(n, 8)),
     "pair": (Pair, lambda n: (torch.randn(n, 1, 6, 6), torch.randn(n, 5))),
     "attention": (Attention, lambda n: torch.randint(0, 20, (n, 6))),
     "named": (Named, lambda n: {"input": torch.randint(0, 20, (n, 3)), "numbers": torch.randn(n, 5)}),
@@ -221,7 +235,9 @@ class Bench:
             torch.manual_seed(0)
             make, inputs = NETWORKS[name]
             batches = [(inputs(32), torch.randint(0, 4, (32,))) for _ in range(3)]
-            several = {"metric": as_metric(first_accuracy), "loss": first_loss} if name in ("pair", "named") else {}
+            several = (
+                {"metric": as_metric(first_accuracy), "loss": first_loss} if name in ("loop", "pair", "named") else {}
+            )
             model = _as_trained(make())
             task = Task(model, inputs(1), train=batches, validation=batches, **several)  # type: ignore[arg-type]  # a dict of several types
             space = joint_space(task, weight_bits=(2, 4, 8, 16, 32), students="auto" if name == "residual" else None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kneepoint.deployment.template import template_of
 from kneepoint.deployment.writing import write
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.batches import leaves
-from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.errors import JobFailed
 
 NETWORKS = ["residual", "mobile", "sound", "tokens", "twice", "pair", "named"]
 
@@ -47,6 +48,51 @@ def test_candidates_of_any_bits_and_width_run_as_they_were_simulated(
     assert exports == [name]  # once for all of them
 
 
+@pytest.mark.parametrize("name", ["attention", "residual"])
+def test_a_recovered_candidate_runs_with_what_it_learned(bench: Any, name: str) -> None:
+    runs, compressor = executor(bench, name), bench.compressor(name)
+    runs.predict(bench.compressed(name, "8"))
+    recovered = compressor.recover(bench.compressed(name, "8"))
+    executed, _ = runs.predict(recovered)
+    simulated, _ = bench.task(name).predict(recovered.module)
+    assert (executed - simulated).norm() <= 1e-3 * simulated.norm()
+
+
+def test_every_architecture_is_checked_where_it_first_runs_on_integers(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+
+    def counted(first: torch.Tensor, second: torch.Tensor) -> float:
+        checked.append(1)
+        return 0.0
+
+    monkeypatch.setattr(execution, "deviation", counted)
+    runs = executor(bench, "sound")
+    for how in ("fp32", "8", "4"):
+        runs.predict(bench.compressed("sound", how))
+    assert len(checked) == 1
+
+
+def test_networks_with_sizes_written_into_them_are_exported_once_and_simulated_where_they_are_pruned(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports: list[int] = []
+
+    def stiff(*args: Any, **keywords: Any) -> Any:
+        exports.append(1)
+        return replace(template_of(*args, **keywords), any_width=False)
+
+    monkeypatch.setattr(execution, "template_of", stiff)
+    runs, space = executor(bench, "sound"), bench.space("sound")
+    for keep in (0.5, 0.25, 1.0):
+        compressed = bench.compressed("sound", space.policy(space.uniform(bits=8, keep=keep)))
+        executed, _ = runs.predict(compressed)
+        simulated, _ = bench.task("sound").predict(compressed.module)
+        torch.testing.assert_close(executed, simulated, rtol=1e-3, atol=1e-3)
+    assert len(exports) == 1
+
+
 def test_a_template_of_one_width_refuses_another(bench: Any) -> None:
     template = template_of(bench.compressed("residual", "8"), bench.task("residual").example_input)
     with pytest.raises(ValueError, match="serves no other width"):
@@ -64,5 +110,5 @@ def test_students_have_templates_of_their_own(bench: Any) -> None:
 
 def test_kernels_that_compute_something_else_are_refused(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "answer", lambda session, inputs, like: like + 1.0)
-    with pytest.raises(RunError, match=r"must compute what the simulator does.*use measure='simulator'"):
+    with pytest.raises(JobFailed, match=r"must compute what the simulator does.*use measure='simulator'"):
         executor(bench, "sound").predict(bench.compressed("sound", "8"))

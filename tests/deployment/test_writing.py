@@ -96,6 +96,12 @@ def test_the_opset_is_raised_only_where_a_container_needs_it(bench: Any, how: st
     assert {entry.domain: entry.version for entry in bench.export("residual", how).model.opset_import} == {"": opset}
 
 
+@pytest.mark.parametrize("how", ["w8a8", "w4a8", "w2a8"])
+def test_a_layer_that_runs_on_integers_once_and_on_floats_once_has_a_scale_for_each(bench: Any, how: str) -> None:
+    exported = bench.export("loop", how)
+    assert compare(exported.data, exported.task, exported.compressed.module).deviation < 1e-5
+
+
 @pytest.mark.parametrize("name", ["mobile", "tokens", "named", "sound"])
 @pytest.mark.parametrize("how", FORMATS)
 def test_every_format_is_executed_as_it_was_simulated(bench: Any, name: str, how: str) -> None:
@@ -130,7 +136,7 @@ def test_an_embedding_is_looked_up_as_it_is_stored(bench: Any) -> None:
     model = bench.export("named", "8").model
     assert constants(model)["words.weight"].data_type == TensorProto.INT8
     gathers = [node for node in model.graph.node if node.op_type == "Gather"]
-    assert [node.input[0] for node in gathers] == ["words.weight", "words.scale"]
+    assert [node.input[0] for node in gathers] == ["words.weight", "words.scale.shaped"]
 
 
 @pytest.mark.parametrize("bits", [16, 32])

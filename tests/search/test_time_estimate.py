@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from kneepoint.compression.distillation import Distillation
 from kneepoint.compression.settings import CompressionSettings
-from kneepoint.search.time_estimate import Effort, TimeEstimate, estimate_time
+from kneepoint.search.time_estimate import Effort, TimeEstimate, _samples, estimate_time
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import TaskError
 from tests.search import tiny_problem
@@ -86,3 +87,21 @@ def test_a_failing_first_batch_is_told_in_one_line() -> None:
     joint.task.validation = []
     with pytest.raises(TaskError, match="validation: the loader is empty"):
         estimate_time(joint, Effort(), PARAMETERS)
+
+
+def test_samples_are_those_that_the_loader_draws() -> None:
+    data = TensorDataset(torch.zeros(100, 2))
+    chosen = SubsetRandomSampler(range(30))
+    assert _samples(DataLoader(data, batch_size=8), 8) == 100
+    assert _samples(DataLoader(data, batch_size=8, sampler=chosen), 8) == 30
+    assert _samples(DataLoader(data, batch_size=8, sampler=chosen, drop_last=True), 8) == 24
+    assert _samples([torch.zeros(8, 2)] * 3, 8) == 24
+
+
+def test_a_stream_has_no_length() -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __iter__(self) -> Iterator[Tensor]:
+            yield torch.zeros(2)
+
+    assert _samples(DataLoader(Stream(), batch_size=8), 8) is None
+    assert _samples(iter([1]), 8) is None

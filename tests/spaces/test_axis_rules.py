@@ -22,6 +22,7 @@ class Body(nn.Module):
         self.a, self.b = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(3, 12, 3, padding=1)
         self.last = nn.Conv2d(entering, 6, 3, padding=1)
         self.head = nn.Linear(6, 2)
+        self.gamma = nn.Parameter(torch.rand(12) + 0.5)
         self.between = forward
 
     def forward(self, x: Tensor) -> Any:
@@ -77,6 +78,31 @@ def largest(net: Any, x: Tensor) -> Any:
     return values[..., None].expand(-1, -1, -1, 8) * F.adaptive_max_pool2d(net.b(x), 1)
 
 
+def normalized(net: Any, x: Tensor) -> Any:
+    deviation, mean = torch.std_mean(y := net.a(x), dim=(2, 3), keepdim=True)
+    return (y - mean) / (deviation + 1)
+
+
+def scaled_twice(net: Any, x: Tensor) -> Any:
+    scale = net.gamma.view(-1, 1, 1)
+    return net.a(x) * scale + scale
+
+
+def sampled(net: Any, x: Tensor) -> Any:
+    grid = F.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), [x.shape[0], 3, 4, 4], align_corners=False)
+    return F.grid_sample(net.a(x), grid, align_corners=False)
+
+
+def copied_shuffle(net: Any, x: Tensor) -> Any:
+    n, c, h, w = (y := net.a(x)).shape
+    return y.view(n, 3, c // 3, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+def merged_batch(net: Any, x: Tensor) -> Any:
+    n, c, h, w = x.shape
+    return net.a(torch.stack([x, x], 1).view(n * 2, c, h, w)).view(n, 2, 12, h, w).mean(1)
+
+
 CASES: dict[str, tuple[Forward, int, dict[str, int]]] = {
     "chunk": (lambda net, x: torch.mul(*net.a(x).chunk(2, 1)), 6, {"a": 6}),
     "glu": (lambda net, x: F.glu(net.a(x), 1), 6, {"a": 6}),
@@ -98,6 +124,18 @@ CASES: dict[str, tuple[Forward, int, dict[str, int]]] = {
     "several operands": (lambda net, x: torch.addcmul(net.a(x), net.b(x), net.b(x)).clamp_min(0), 12, {"a": 12}),
     "concatenated pixels": (lambda net, x: torch.cat([net.a(x), net.b(x)], 3), 12, {"a": 12}),
     "select": (lambda net, x: net.a(x).select(3, 2).unsqueeze(3), 12, {"a": 12}),
+    "the larger of two": (lambda net, x: torch.max(net.a(x), torch.min(net.a(x), net.b(x))), 12, {"a": 12}),
+    "mean with its deviation": (normalized, 12, {"a": 12}),
+    "movedim": (lambda net, x: (net.a(x).movedim(1, -1) * net.gamma).movedim(-1, 1), 12, {"a": 12}),
+    "a stored vector as a view": (lambda net, x: net.a(x) * net.gamma.view(1, 12, 1, 1), 12, {"a": 12}),
+    "a stored vector by indices": (lambda net, x: net.a(x) * net.gamma[None, :, None, None], 12, {"a": 12}),
+    "a view read twice": (scaled_twice, 12, {"a": 12}),
+    "tiles": (lambda net, x: net.a(x).tile(2, 2) + net.b(x).repeat(1, 1, 2, 2), 12, {"a": 12}),
+    "new tensors": (lambda net, x: net.a(x) + x.new_ones(x.shape[0], 1, 8, 8), 12, {"a": 12}),
+    "sampled pixels": (sampled, 12, {"a": 12}),
+    "copied before it is viewed": (copied_shuffle, 12, {"a": 4}),
+    "time and batch merged": (merged_batch, 12, {"a": 12}),
+    "channel dropout": (lambda net, x: F.alpha_dropout(F.dropout2d(net.a(x), training=False)), 12, {"a": 12}),
     "norm over pixels": (lambda net, x: torch.linalg.vector_norm(net.a(x), dim=(2, 3), keepdim=True), 12, {"a": 12}),
 }
 
@@ -114,6 +152,13 @@ def test_channels_follow_and_the_cut_network_equals_the_masked_one(case: str) ->
 REFUSED: dict[str, tuple[Forward, int, str]] = {
     "softmax over channels": (lambda net, x: net.a(x).softmax(1), 12, "operator softmax mixes its channels"),
     "mean over channels": (lambda net, x: net.a(x) * net.a(x).mean(1, keepdim=True), 12, "it is summed up"),
+    "deviation of everything": (lambda net, x: net.a(x) / (net.a(x).std(False) + 1), 12, "it is summed up"),
+    "repeated channels": (lambda net, x: net.a(x).repeat(1, 2, 1, 1), 24, "its channels are repeated"),
+    "a stored vector that is read elsewhere": (
+        lambda net, x: net.a(x) * net.gamma.view(-1, 1, 1) * net.gamma.view(3, 4).sum(),
+        12,
+        "gamma is read by operator sum",
+    ),
     "every other channel": (lambda net, x: net.a(x)[:, ::2], 6, "it is sliced in steps"),
     "one channel": (lambda net, x: net.a(x)[:, 3].unsqueeze(1) + net.b(x), 12, "single channels are picked"),
     "unbound channels": (lambda net, x: sum(net.a(x).unbind(1)).unsqueeze(1) + net.b(x), 12, "single channels"),

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kneepoint.spaces import channel_flow
 from kneepoint.spaces.channel_flow import layer_name
+from kneepoint.spaces.flow_state import FlowState
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.tracing import operator_name
+from kneepoint.tasks.errors import SpaceError
 from tests.spaces.cutting import assert_cut_equals_masked
 
 NetworkOf = Callable[[str], Network]
@@ -169,3 +172,21 @@ def test_torch_pruning_finds_the_same_groups() -> None:
 def test_the_trace_knows_every_operator_by_its_usual_name(network_of: NetworkOf) -> None:
     nodes = network_of("views").graph_module.graph.nodes
     assert {"batch_norm", "conv2d", "linear"} <= {operator_name(node) for node in nodes}
+
+
+def test_a_rule_that_fails_names_the_operator_and_where_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(flow: FlowState, node: torch.fx.Node) -> str:
+        raise AttributeError("no shape")
+
+    monkeypatch.setitem(channel_flow._RULES, "relu", fails)
+    with pytest.raises(SpaceError, match=r"operator aten.relu.default cannot .*node relu, module '1.*no shape"):
+        Network(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), torch.randn(1, 4))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_transformer_layers_are_traced(first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=first, norm_first=first)
+    network = Network(nn.Sequential(layer, nn.Linear(16, 2)).eval(), torch.randn(2, 5, 16))
+    assert network.groups == {"0.linear1": 24}
+    batch = ((torch.randn(2, 5, 16),), {})
+    assert_cut_equals_masked(network, {"0.linear1": torch.arange(24)[::2]}, batch)

@@ -80,3 +80,13 @@ def test_a_computed_weight_has_no_layer(odd: dict[str, str]) -> None:
     assert why == "its weight is computed, so nothing is stored"
     assert "scale" not in odd  # a vector
     assert "free" not in odd
+
+
+def test_a_layer_with_a_computed_weight_has_one_name() -> None:
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    depthwise = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3, groups=4))
+    network = Network(nn.Sequential(normed, depthwise, nn.Conv2d(4, 5, 1)).eval(), torch.randn(1, 3, 8, 8))
+    fixed = fixed_layers(network)
+    assert fixed["0"] == fixed["1"] == "its weight is computed, so nothing is stored"
+    assert list(network.flow.fixed) == ["0", "1", "2"]
+    assert network.flow.fixed["0"].startswith("its weight is computed")

@@ -145,6 +145,17 @@ def test_a_pickled_space_is_the_same_space(space: JointSpace, family_space: Join
         assert list(again.network(dict(list(original.members.values())[1])).layers)
 
 
+@pytest.mark.parametrize("students", ["none", "Auto", [], 3])
+def test_students_are_a_family_or_none(space: JointSpace, students: Any) -> None:
+    with pytest.raises(SpaceError, match=r"students is 'auto', a StudentFamily or None; got "):
+        JointSpace(space.task, students=students)
+
+
+def test_a_family_of_any_name_survives_pickling(space: JointSpace) -> None:
+    own = JointSpace(space.task, students=StudentFamily(build_student, {"depth": [1], "width": [0.5]}, name="auto"))
+    assert pickle.loads(pickle.dumps(own)).members == own.members  # noqa: S301 - what the test itself pickled
+
+
 def test_no_students(space: JointSpace) -> None:
     alone = joint_space(space.task, students=None)
     assert list(alone.members) == ["teacher"]

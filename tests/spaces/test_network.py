@@ -124,3 +124,31 @@ def test_kept_channels_are_rounded_and_never_none(network_of: NetworkOf) -> None
     network = network_of("residual")
     assert network.channels(Policy.build()) == {"stem": 8, "a": 6, "c": 12}
     assert network.channels(Policy.build(keep={"stem": 0.3, "a": 0.01, "c": 0.125})) == {"stem": 2, "a": 1, "c": 2}
+
+
+class Returns(nn.Module):
+    """It has a layer, and returns something else, too."""
+
+    def __init__(self, stored: bool) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.register_buffer("anchors", torch.ones(3))
+        self.stored = stored
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(x), self.anchors if self.stored else x
+
+
+@pytest.mark.parametrize(
+    ("stored", "what"),
+    [(True, "the stored tensor 'anchors', which does not depend on the input"), (False, "the input 'x' as it is")],
+)
+def test_an_output_that_nothing_computes_is_refused(stored: bool, what: str) -> None:
+    with pytest.raises(SpaceError, match=f"output 1 is {what}: return it outside forward"):
+        Network(Returns(stored).eval(), torch.randn(1, 4))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_weights_that_are_not_float32_are_refused(kind: torch.dtype) -> None:
+    with pytest.raises(SpaceError, match=r"weights must be float32; parameter '0.weight' is .*call model.float\(\)"):
+        Network(nn.Sequential(nn.Linear(4, 2)).to(kind).eval(), torch.randn(1, 4, dtype=kind))

@@ -60,3 +60,15 @@ def test_a_trainable_copy_follows_its_mode(network_of: NetworkOf, batch_of: Batc
     first.sum().backward()
     assert all(parameter.grad is not None for parameter in copy.parameters())
     assert all(parameter.grad is None for parameter in network.graph_module.parameters())
+
+
+def test_every_dropout_follows_the_mode() -> None:
+    layers = (nn.Dropout1d(0.5), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5), nn.Dropout(0.5))
+    module = nn.Sequential(nn.Conv1d(2, 64, 1), *layers, nn.Conv1d(64, 3, 1))
+    x = torch.randn(2, 2, 4)
+    network = Network(module.eval(), x)
+    assert len(network.identities) == len(layers)
+    for layer in layers:
+        alone = trainable(Network(nn.Sequential(module[0], layer, module[-1]).eval(), x).graph_module)
+        assert torch.equal(alone.eval()(x), alone(x))
+        assert not torch.equal(alone.train()(x), alone(x))
