@@ -36,9 +36,15 @@ tests: $(STAMP) ## The tests alone
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-soak: $(STAMP) ## Long checks: the whole quickstart against its bars, twice with one seed
+soak: $(STAMP) ## Long checks: every benchmark against its bars, the quickstart twice with one seed (20 minutes)
 	@echo "==> benchmarks/quickstart_bars.py"
 	@$(BIN)/python benchmarks/quickstart_bars.py --runs 2
+	@echo "==> benchmarks/conformance.py"
+	@$(BIN)/python benchmarks/conformance.py --fresh
+	@echo "==> benchmarks/quantization.py"
+	@$(BIN)/python -m benchmarks.quantization --fresh
+	@echo "==> benchmarks/candidates.py"
+	@$(BIN)/python benchmarks/candidates.py
 
 picture: $(STAMP) ## Draw docs/front.png from the run in OUT (needs the extra 'pictures' and a Chrome)
 	@$(BIN)/kneepoint report $(OUT) --picture docs/front.png

@@ -19,7 +19,7 @@ import kneepoint.search  # noqa: F401 - its module is made callable below
 
 if TYPE_CHECKING:
     from kneepoint.compression.distillation import Distillation
-    from kneepoint.compression.settings import CompressionSettings
+    from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
     from kneepoint.deployment.runtime import measure
     from kneepoint.front_door import export, inspect, open_front, resume, search
     from kneepoint.hardware_models.devices import list_devices, load_device
@@ -61,6 +61,7 @@ _HOMES = {
     "Parameters": "kneepoint.objectives.costs",
     "PeakMemory": "kneepoint.objectives.costs",
     "Policy": "kneepoint.spaces.policy",
+    "QuantizationSettings": "kneepoint.compression.settings",
     "Result": "kneepoint.search.driver",
     "Score": "kneepoint.tasks.metrics",
     "Size": "kneepoint.objectives.costs",
@@ -94,6 +95,7 @@ __all__ = [
     "Parameters",
     "PeakMemory",
     "Policy",
+    "QuantizationSettings",
     "Result",
     "Score",
     "Size",

@@ -38,7 +38,7 @@ def front_table_html(view: RunView) -> str:
     places = _places(view, members)
     rows = []
     for member in members:
-        cells = [_id_cell(view, member), _cell(safe(member.policy.student_text)), *_policy_cells(view, member.policy)]
+        cells = [_id_cell(view, member), _cell(safe(member.policy.architecture)), *_policy_cells(view, member.policy)]
         cells += _score_cells(view, member.scores, places)
         cells += [_test_cell(view, member)] if tested else []
         cells.append(_cell(safe(member.fidelity)))
@@ -82,7 +82,7 @@ def _baseline_candidates(view: RunView) -> str:
             "" if one.feasible else "infeasible",
             [
                 _cell(safe(name) + ("" if one.feasible else ' <span class="tag">breaks a constraint</span>')),
-                _cell(safe(one.policy.student_text)),
+                _cell(safe(one.policy.architecture)),
                 *_policy_cells(view, one.policy),
                 *_score_cells(view, one.scores, places),
                 _cell(safe(one.fidelity)),

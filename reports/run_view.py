@@ -18,6 +18,7 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kneepoint.spaces.policy import BLOCK
 from kneepoint.tasks.errors import RunError, nearest
 
 SCHEMA = "kneepoint.front/1"
@@ -62,13 +63,19 @@ class PolicyEntry(Entry):
 
     Attributes:
         student: ``"teacher"``, or the axes of a student architecture.
-        keep: Kept fraction by channel group.
+        keep: Kept fraction by channel group, and 0 for ``block:NAME`` where a residual block is left out.
         layers: How each touched layer computes.
     """
 
     student: Literal["teacher"] | dict[str, int | float | str]
     keep: dict[str, Annotated[float, Field(ge=0, le=1)]]
     layers: dict[str, LayerEntry]
+
+    @property
+    def architecture(self) -> str:
+        """The student, and the residual blocks it lacks."""
+        gone = [name.removeprefix(BLOCK) for name in self.keep if name.startswith(BLOCK)]
+        return f"{self.student_text} without {', '.join(gone)}" if gone else self.student_text
 
     @cached_property
     def student_text(self) -> str:
@@ -351,7 +358,7 @@ class RunView:
         for policy in policies:
             layers, groups = found.setdefault(policy.student_text, (set(), set()))
             layers.update(policy.layers)
-            groups.update(policy.keep)
+            groups.update(name for name in policy.keep if not name.startswith(BLOCK))
         return {
             name: (sorted(layers, key=_natural), sorted(groups, key=_natural))
             for name, (layers, groups) in found.items()

@@ -121,7 +121,7 @@ class _Rows:
     def _cells(self, label: str, candidate: CandidateEntry) -> list[Text]:
         policy = candidate.policy
         scores = [score_text(candidate.scores[one.name], self.places[one.name]) for one in self.objectives]
-        summary = (printable(policy.student_text), mean_bits(self.view, policy), mean_kept(self.view, policy))
+        summary = (printable(policy.architecture), mean_bits(self.view, policy), mean_kept(self.view, policy))
         return [Text(cell) for cell in (label, *summary, *scores, printable(candidate.fidelity))]
 
 

@@ -75,7 +75,7 @@ def mean_kept(view: RunView, policy: PolicyEntry) -> str:
 
 def policy_text(view: RunView, policy: PolicyEntry) -> str:
     """The policy in a few words."""
-    return f"{policy.student_text}, {mean_bits(view, policy)} bits, keeps {mean_kept(view, policy)}"
+    return f"{policy.architecture}, {mean_bits(view, policy)} bits, keeps {mean_kept(view, policy)}"
 
 
 def gain_text(front: float, other: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kneepoint.reports.run_view import RunView
+from kneepoint.reports.run_view import PolicyEntry, RunView
 from kneepoint.tasks.errors import RunError
 
 WriteRun = Callable[..., Path]
@@ -284,3 +284,10 @@ def test_lone_surrogates_are_refused(make_run: WriteRun) -> None:
     assert json.loads(path.read_text())["task"] == "\ud800"
     with pytest.raises(RunError, match=r"front\.json"):
         RunView.read(directory)
+
+
+def test_residual_blocks_that_are_left_out_belong_to_the_architecture() -> None:
+    policy = PolicyEntry.model_validate(
+        {"student": "teacher", "keep": {"block:layer2.1": 0.0, "layer1.0": 0.5}, "layers": {}}
+    )
+    assert policy.architecture == "teacher without layer2.1"

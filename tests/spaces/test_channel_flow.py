@@ -188,5 +188,5 @@ def test_transformer_layers_are_traced(first: bool) -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=first, norm_first=first)
     network = Network(nn.Sequential(layer, nn.Linear(16, 2)).eval(), torch.randn(2, 5, 16))
     assert network.groups == {"0.linear1": 24}
-    batch = ((torch.randn(2, 5, 16),), {})
+    batch: Any = ((torch.randn(2, 5, 16),), {})
     assert_cut_equals_masked(network, {"0.linear1": torch.arange(24)[::2]}, batch)
