@@ -20,17 +20,6 @@ _BLOCK, _LEFT = 4, 2
 """2:4 leaves so many of every block."""
 
 
-def sparsify(weight: Tensor, sparsity: str, importance: Tensor | None = None, axis: int = 1) -> Tensor:
-    """``weight`` with its least important elements set to zero; ``weight`` itself where ``sparsity`` is ``dense``.
-
-    Sparsifying twice is sparsifying once. The arguments are those of :func:`sparsity_mask`.
-
-    Raises:
-        SpaceError: If the sparsity is unknown.
-    """
-    return weight if sparsity == "dense" else weight * sparsity_mask(weight, sparsity, importance, axis)
-
-
 def sparsity_mask(weight: Tensor, sparsity: str, importance: Tensor | None = None, axis: int = 1) -> Tensor:
     """Which elements stay, as booleans of the weight's shape.
 
