@@ -82,6 +82,13 @@ def baseline_bars(front: dict[str, Any]) -> Iterator[Bar]:
         yield Bar(f"hypervolume above {name}", front["hypervolume"] > volume, figure)
 
 
+def _without_paths(model: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a model, without where it lay."""
+    kept = {key: value for key, value in model.items() if key != "path"}
+    executed = {key: value for key, value in kept["executed"].items() if key != "model"}
+    return {**kept, "executed": executed}
+
+
 def deploy_bars(facts: dict[str, Any]) -> Iterator[Bar]:
     """The exported knee against the exported fp32 teacher, real bytes and the test data."""
     teacher, knee = facts["models"].values()
@@ -125,7 +132,7 @@ def main() -> int:
     if len(texts) > 1:
         bars.append(Bar("the same seed gives the same front.json", len(set(texts)) == 1, f"{len(texts)} runs"))
     RESULTS.parent.mkdir(exist_ok=True)
-    figures = {name: {k: v for k, v in model.items() if k != "path"} for name, model in facts["models"].items()}
+    figures = {name: _without_paths(model) for name, model in facts["models"].items()}
     content = {"bars": [asdict(bar) for bar in bars], "models": figures, "hypervolume": front["hypervolume"]}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
     return 0 if _show(bars) else 1
