@@ -16,6 +16,7 @@ from kneepoint.spaces.tracing import (
     as_node,
     copy_graph_module,
     operator_name,
+    set_argument,
     source_of,
     tensors_of,
 )
@@ -50,13 +51,13 @@ def reestimate(
         watched[name] = state[buffer].clone()
         measured.setdefault(buffer, []).append(watched[name])
         with graph.inserting_before(node):
-            _set_argument(node, position, graph.get_attr(name))
+            set_argument(node, position, graph.get_attr(name))
 
     def edit(graph: fx.Graph) -> None:
         for node in [node for node in graph.nodes if _has_statistics(node)]:
             give_buffers(graph, node, _MEAN)
             give_buffers(graph, node, _VARIANCE)
-            _set_argument(node, _MOMENTUM, 1.0)
+            set_argument(node, _MOMENTUM, 1.0)
             set_training(node, training=True)
 
     sums: dict[str, Tensor] = {}
@@ -111,7 +112,7 @@ def _fold_node(graph: fx.Graph, node: fx.Node, state: Mapping[str, Tensor], fold
     folded[weight_name] = weight * gain.view(shape)
     folded[bias_name] = (_or(bias, 0.0) - _or(mean, 0.0)) * gain + _or(beta, 0.0)
     with graph.inserting_before(layer):
-        _set_argument(layer, 2, graph.get_attr(bias_name))
+        set_argument(layer, 2, graph.get_attr(bias_name))
     node.replace_all_uses_with(layer)
     graph.erase_node(node)
 
@@ -124,10 +125,6 @@ def _bias_name(weight: str) -> str:
 
 def _has_statistics(node: fx.Node) -> bool:
     return operator_name(node) == "batch_norm" and isinstance(node.args[_MEAN], fx.Node)
-
-
-def _set_argument(node: fx.Node, position: int, value: Any) -> None:
-    node.args = (*node.args[:position], value, *node.args[position + 1 :])
 
 
 def _value(argument: object, state: Mapping[str, Tensor]) -> Tensor | None:

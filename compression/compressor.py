@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.distillation import distill
 from kneepoint.compression.equalization import equalize
 from kneepoint.compression.prepared import PreparedNetwork, quantizable
-from kneepoint.compression.pruning import Ranker, kept_channels, prune_in_stages, ranker
+from kneepoint.compression.pruning import Ranker, first_pairs, kept_channels, prune_in_stages, ranker
 from kneepoint.compression.quantizers import scale_that_holds_bias
 from kneepoint.compression.ranges import Observed, Observer, observe
 from kneepoint.compression.settings import CompressionSettings
@@ -31,7 +31,7 @@ from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan
 from kneepoint.spaces.students import describe
 from kneepoint.spaces.surgery import cut
 from kneepoint.spaces.tracing import copy_graph_module
-from kneepoint.tasks.batches import as_pair, concatenate, leaves
+from kneepoint.tasks.batches import concatenate, leaves
 from kneepoint.tasks.errors import RunError, TaskError
 from kneepoint.tasks.seeding import digest_seed, seeded
 from kneepoint.tasks.training import Progress
@@ -261,7 +261,7 @@ class Compressor:
         """
         if self._calibration is None:
             with seeded(digest_seed("calibration", self.seed)):
-                batches = list(_first_inputs(self.task.train, self.settings.calibration_samples))
+                batches = _first_inputs(self.task.train, self.settings.calibration_samples)
             self._calibration = _joined(batches, _largest_value(self.space.teacher))
         return self._calibration
 
@@ -314,17 +314,12 @@ def _joined(batches: list[Any], elements: int) -> list[Any]:
         return batches
 
 
-def _first_inputs(batches: Iterable[Any], samples: int) -> Iterator[Any]:
+def _first_inputs(batches: Iterable[Any], samples: int) -> list[Any]:
     """Inputs of whole batches until ``samples`` are reached."""
-    seen = 0
-    for batch in batches:
-        if seen >= samples:
-            return
-        inputs, _ = as_pair(batch, "train")
-        seen += len(leaves(inputs)[0])
-        yield inputs
-    if seen == 0:
+    found = [inputs for inputs, _ in first_pairs(batches, samples)]
+    if not found:
         raise TaskError("train: the loader is empty, and calibration needs at least one batch")
+    return found
 
 
 def _progress(report: Report | None, what: str) -> Progress | None:

@@ -90,7 +90,7 @@ def loss_gradients(
     wanted = {name: state[name].detach().clone().requires_grad_() for name in _layer_tensors(network, folded)}
     module = copy_graph_module(folded, None, {name: value.detach() for name, value in state.items()} | wanted)
     with seeded(seed):
-        batches = list(_first_pairs(task.train, samples))
+        batches = list(first_pairs(task.train, samples))
     for inputs, targets in batches:
         loss = task.loss(task.call(module, inputs), targets)
         found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
@@ -233,7 +233,7 @@ def _layer_tensors(network: Network, folded: fx.GraphModule) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _first_pairs(batches: Iterable[object], samples: int) -> Iterator[tuple[object, object]]:
+def first_pairs(batches: Iterable[object], samples: int) -> Iterator[tuple[object, object]]:
     """Whole batches until ``samples`` are reached."""
     seen = 0
     for batch in batches:

@@ -7,7 +7,6 @@ that what is measured is what is shipped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -23,7 +22,7 @@ from kneepoint.compression.quantizers import (
 from kneepoint.compression.sparsity import read_through_mask, sparsity_mask
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
-from kneepoint.spaces.tracing import argument_of, copy_graph_module
+from kneepoint.spaces.tracing import argument_of, copy_graph_module, set_argument
 from kneepoint.spaces.tracing import tensors_of as tensors_of  # deployment reads a simulated network with it, too
 
 ActivationNode = Callable[[fx.Graph, fx.Node, str, ActivationQuant], fx.Node]
@@ -135,11 +134,6 @@ def set_bias(graph: fx.Graph, node: fx.Node, name: str) -> None:
     with graph.inserting_before(node):
         attribute = graph.get_attr(name)
     set_argument(node, 2, attribute)
-
-
-def set_argument(node: fx.Node, position: int, value: Any) -> None:
-    """Replace one positional argument; the operator's defaults fill what lies between."""
-    node.args = (*node.args[:position], value, *node.args[position + 1 :])
 
 
 def weight_position(operation: Operation) -> int:

@@ -28,13 +28,21 @@ import torch
 from torch import Tensor, fx
 
 from kneepoint.compression.compressed import CompressedNetwork
-from kneepoint.compression.simulation import bias_of, insert_quantizers, set_argument
+from kneepoint.compression.simulation import bias_of, insert_quantizers
 from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, stored_behind
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, varies
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
 from kneepoint.spaces.surgery import cut
-from kneepoint.spaces.tracing import Inputs, copy_graph_module, operator_name, shape_of, source_of, split_inputs
+from kneepoint.spaces.tracing import (
+    Inputs,
+    copy_graph_module,
+    operator_name,
+    set_argument,
+    shape_of,
+    source_of,
+    split_inputs,
+)
 from kneepoint.tasks.errors import JobFailed
 
 OPSET = 21

@@ -18,6 +18,7 @@ from kneepoint.spaces.tracing import (
     argument_of,
     copy_graph_module,
     operator_name,
+    set_argument,
     shape_of,
     source_of,
     tensors_of,
@@ -95,7 +96,7 @@ def set_training(node: fx.Node, training: bool | fx.Node) -> None:
     """Switch one operator between its inference and its training behaviour, in place."""
     position = _TRAINING_FLAGS.get(operator_name(node))
     if position is not None:
-        _set_argument(node, position, training)
+        set_argument(node, position, training)
 
 
 def _touched(layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> bool:
@@ -115,14 +116,14 @@ def _resize(network: Network, node: fx.Node, channels: Mapping[str, int]) -> Non
         position = _COUNTS_GROUPS[name]
         groups = node.args[position]
         if isinstance(groups, int) and groups != 1:  # whole groups go, so their size stays
-            _set_argument(node, position, groups * after // before)
+            set_argument(node, position, groups * after // before)
     if name in _SIZES:
         shape = list(argument_of(node, _SIZES[name], "size", ()))
         first = argument_of(node, 1, "dim", 0) % len(shape_of(source_of(node))) if name == "unflatten" else 0
         place = axis - first
         if 0 <= place < len(shape) and shape[place] == before:
             shape[place] = after
-            _set_argument(node, _SIZES[name], shape)
+            set_argument(node, _SIZES[name], shape)
 
 
 def _cut_elsewhere(network: Network, node: fx.Node, channels: Mapping[str, int]) -> None:
@@ -151,7 +152,3 @@ def _moved(layout: Layout, place: int, channels: Mapping[str, int]) -> int:
             return moved + place - offset
         offset, moved = offset + size, moved + length((segment,), channels)
     return moved
-
-
-def _set_argument(node: fx.Node, position: int, value: Any) -> None:
-    node.args = (*node.args[:position], value, *node.args[position + 1 :])

@@ -134,6 +134,11 @@ def source_of(node: fx.Node) -> fx.Node:
     return as_node(node.args[0])
 
 
+def set_argument(node: fx.Node, position: int, value: Any) -> None:
+    """Replace a positional argument that the operator was given."""
+    node.args = (*node.args[:position], value, *node.args[position + 1 :])
+
+
 def argument_of(node: fx.Node, position: int, name: str, default: Any) -> Any:
     """An argument given by position or by name, or what the operator takes where it is not given."""
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
