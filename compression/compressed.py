@@ -11,6 +11,7 @@ import safetensors.torch
 from torch import Tensor, fx
 
 from kneepoint.compression.batch_norm import fold
+from kneepoint.compression.memory_format import use_fastest_format_
 from kneepoint.compression.simulation import simulate
 from kneepoint.compression.student_store import checked_bytes, store_tensors, stored_facts
 from kneepoint.spaces.network import Network
@@ -54,7 +55,9 @@ class CompressedNetwork:
     @cached_property
     def module(self) -> fx.GraphModule:
         """The simulator: same outputs as the exported artifact, up to float rounding."""
-        return simulate(self.network, self.graph, self.plan, self.state)
+        module = simulate(self.network, self.graph, self.plan, self.state)
+        use_fastest_format_(module, self.network)
+        return module
 
     def save(self, directory: Path) -> str:
         """Write it to ``directory/SHA256.safetensors``; returns the SHA-256."""
