@@ -20,7 +20,7 @@ import kneepoint.search  # noqa: F401 - its module is made callable below
 if TYPE_CHECKING:
     from kneepoint.compression.distillation import Distillation
     from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
-    from kneepoint.deployment.runtime import measure
+    from kneepoint.deployment.measuring import compare_latency, measure
     from kneepoint.front_door import export, inspect, open_front, resume, search
     from kneepoint.hardware_models.devices import list_devices, load_device
     from kneepoint.objectives import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Latency,
         Loss,
         MACs,
+        MeasuredLatency,
         Objective,
         Parameters,
         PeakMemory,
@@ -56,6 +57,7 @@ _HOMES = {
     "Latency": "kneepoint.objectives.costs",
     "Loss": "kneepoint.objectives.quality",
     "MACs": "kneepoint.objectives.costs",
+    "MeasuredLatency": "kneepoint.objectives.measured",
     "Metric": "kneepoint.tasks.metrics",
     "Objective": "kneepoint.objectives.objective",
     "Parameters": "kneepoint.objectives.costs",
@@ -68,12 +70,13 @@ _HOMES = {
     "StudentFamily": "kneepoint.spaces.students",
     "Task": "kneepoint.tasks.task",
     "View": "kneepoint.objectives.view",
+    "compare_latency": "kneepoint.deployment.measuring",
     "export": "kneepoint.front_door",
     "inspect": "kneepoint.front_door",
     "joint_space": "kneepoint.spaces.joint_space",
     "list_devices": "kneepoint.hardware_models.devices",
     "load_device": "kneepoint.hardware_models.devices",
-    "measure": "kneepoint.deployment.runtime",
+    "measure": "kneepoint.deployment.measuring",
     "objective": "kneepoint.objectives.objective",
     "open_front": "kneepoint.front_door",
     "resume": "kneepoint.front_door",
@@ -90,6 +93,7 @@ __all__ = [
     "Latency",
     "Loss",
     "MACs",
+    "MeasuredLatency",
     "Metric",
     "Objective",
     "Parameters",
@@ -102,6 +106,7 @@ __all__ = [
     "StudentFamily",
     "Task",
     "View",
+    "compare_latency",
     "export",
     "inspect",
     "joint_space",

@@ -190,29 +190,38 @@ def report(
 @reported
 def measure(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    second: Annotated[Path | None, typer.Argument(metavar="[MODEL2.onnx]", help="Measured in turns with it.")] = None,
     threads: ThreadsOption = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of one inference.")] = 1,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Time to spend on timed runs.")] = 2.0,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.01, help="Time to spend; by default 5 a model.")
+    ] = None,
+    sizes: Annotated[
+        list[str] | None, typer.Option("--size", help="NAME=N, for a free dimension other than the batch.")
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Also score it: package.module:function or file.py:function.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="validation or test.")] = "validation",
     as_json: JsonOption = False,
 ) -> None:
-    """Time a model on this machine in ONNX Runtime, and score it on a task's data."""
-    from kneepoint.measuring import measure_model
+    """Time a model, or two against each other, on this machine in ONNX Runtime; score them on a task's data."""
+    from kneepoint.measuring import MeasureRequest, lines_of, measure_models, read_sizes
 
-    facts = measure_model(model, threads, batch, seconds, task, split)
+    models = [model] if second is None else [model, second]
+    try:
+        facts = measure_models(MeasureRequest(models, threads, batch, seconds, read_sizes(sizes or []), task, split))
+    except KeyboardInterrupt:
+        _say("interrupted before there were rounds enough for an interval; nothing was measured")
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         _print_json(facts)
-        return
-    _print(
-        f"{model}: median {facts['median_ms']:.4g} ms ({facts['low_ms']:.4g} to {facts['high_ms']:.4g}, "
-        f"{facts['runs']} runs, {threads} thread(s), batch {batch}), {facts['bytes'] / 1e3:.1f} kB"
-    )
-    if "score" in facts:
-        error = facts["score"]["error"]
-        _print(f"{facts['metric']} on {split}: {facts['score']['value']:.4f}" + (f" ± {error:.4f}" if error else ""))
+    else:
+        for line in lines_of(facts):
+            _print(line)
+    if facts["interrupted"]:
+        _say("interrupted; this is what was measured until then")
+        raise typer.Exit(INTERRUPTED)
 
 
 @devices_app.command("list")
@@ -244,7 +253,7 @@ def show_device(
     from kneepoint.hardware_models.devices import load_device
 
     loaded = load_device(device)
-    content = loaded.model_dump(mode="json")
+    content = _content(loaded)
     if as_json:
         _print_json({**content, "digest": loaded.digest})
         return
@@ -253,6 +262,32 @@ def show_device(
         if key not in ("name", "description", "sources"):
             table.add_row(key, _plain(value), loaded.sources.get(key, ""))
     _print(table)
+
+
+@devices_app.command("calibrate")
+@reported
+def calibrate_device(
+    name: Annotated[str, typer.Option("--name", help="Of the device file to write.")] = "this-machine",
+    minutes: Annotated[float, typer.Option("--minutes", help="To spend on timing.")] = 10.0,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="A count to measure, once for each; by default 1 and all.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random networks that are timed.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine through ONNX Runtime, and write the device file that predicts latencies on it."""
+    from kneepoint.calibrating import calibrate_with_progress, facts_of, lines_of_calibration
+
+    try:
+        calibrated = calibrate_with_progress(name, minutes, threads, seed)
+    except KeyboardInterrupt:
+        _say("interrupted; what was timed is kept, and the same command goes on")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        _print_json(facts_of(calibrated))
+        return
+    for line in lines_of_calibration(calibrated):
+        _print(line)
 
 
 @devices_app.command("estimate")
@@ -275,17 +310,19 @@ def estimate(
     if as_json:
         _print_json(cost.to_json())
         return
-    table = Table("kernel", "kind", "ms", "priced", "why", box=None)
+    table = Table("kernel", "kind", "ms", "±", "alive", "priced", "why", box=None)
     for kernel in cost.kernels:
-        table.add_row(
-            kernel.name, kernel.kind, f"{kernel.latency_ms:.4g}", "yes" if kernel.priced else "NO", kernel.why
-        )
+        times = (f"{kernel.latency_ms:.4g}", f"{kernel.latency_ms_error:.2g}")
+        alive, priced_ = f"{kernel.memory_bytes / 1e3:.4g} kB", "yes" if kernel.priced else "NO"
+        table.add_row(kernel.name, kernel.kind, *times, alive, priced_, kernel.why)
     _print(table)
     energy = "unknown" if cost.energy_mj is None else f"{cost.energy_mj:.4g} mJ"
+    transfer = "unknown" if cost.transfer_ms is None else f"{cost.transfer_ms:.3g} ms"
     _print(
         f"{priced.name}, {threads} thread(s) (described for {described.threads}): {cost.latency_ms:.4g} ms "
-        f"± {cost.latency_ms_error:.2g}, energy {energy}, peak memory {cost.peak_memory_bytes / 1e6:.3g} MB, stored "
-        f"{cost.storage_bytes / 1e6:.3g} MB, coverage {cost.coverage:.0%}"
+        f"± {cost.latency_ms_error:.2g}, energy {energy}, peak memory {cost.peak_memory_bytes / 1e6:.3g} MB (the arena "
+        f"asks for {cost.reserved_memory_bytes / 1e6:.3g}), stored {cost.storage_bytes / 1e6:.3g} MB, transfer "
+        f"{transfer}, coverage {cost.coverage:.0%}"
     )
 
 
@@ -324,6 +361,14 @@ def main() -> None:
 def _summary(device: Any) -> dict[str, Any]:
     keys = ("name", "description", "runtime", "runtime_version", "threads", "relative_error")
     return {key: getattr(device, key) for key in keys}
+
+
+def _content(device: Any) -> dict[str, Any]:
+    """All fields of a device; of fitted models, which are long and say nothing to people, the thread counts alone."""
+    content: dict[str, Any] = device.model_dump(mode="json")
+    if device.calibration is not None:
+        content["calibration"]["threads"] = list(device.calibration.counts)
+    return content
 
 
 def _plain(value: Any) -> str:

@@ -12,7 +12,8 @@ from optuna.samplers import BaseSampler
 
 from kneepoint.compression.settings import CompressionSettings
 from kneepoint.deployment.exporting import Artifact, check_target, export_network
-from kneepoint.hardware_models.devices import Device, load_device
+from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.devices import load_device
 from kneepoint.job_file import read_job_file, resolve_job, resumable
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to

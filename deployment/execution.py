@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from kneepoint.compression.compressed import CompressedNetwork
+from kneepoint.deployment.onnx_export import to_onnx
 from kneepoint.deployment.parity import LARGEST_DEVIATION, deviation
 from kneepoint.deployment.runtime import answer, open_session, predict
 from kneepoint.deployment.template import Template, template_of
+from kneepoint.deployment.tidying import tidy
 from kneepoint.deployment.writing import write
 from kneepoint.tasks.batches import as_pair, leaves
 from kneepoint.tasks.errors import JobFailed
@@ -63,6 +65,19 @@ class Execution:
             self._require_parity(session, compressed)
             self._checked.add(key)
         return predict(session, self.task, like=self._like)
+
+    def artifact(self, compressed: CompressedNetwork) -> bytes:
+        """The serialized artifact of a candidate, for ONNX Runtime to be timed on.
+
+        Raises:
+            JobFailed: If torch.onnx cannot write an operator of the network.
+        """
+        template = self._template(compressed)
+        if not template.serves(compressed):
+            return bytes(to_onnx(compressed, self.task.example_input).SerializeToString())
+        model = write(template, compressed)
+        tidy(model)
+        return bytes(model.SerializeToString())
 
     @cached_property
     def _like(self) -> Any:

@@ -1,13 +1,10 @@
-"""ONNX Runtime: what an artifact really answers, how fast, and with which kernels."""
+"""ONNX Runtime: what an artifact really answers, and with which kernels."""
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +23,6 @@ from kneepoint.tasks.seeding import ORDER_SEED, seeded
 from kneepoint.tasks.task import Split, Task
 
 _SILENT = 4  # severity: fatal only; what goes wrong is raised, and would be written to standard error a second time
-_FEWEST_RUNS = 3
-_DTYPES: Mapping[str, npt.DTypeLike] = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(bool)": np.bool_,
-}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The latency of one model on the machine it was measured on.
-
-    Attributes:
-        median_ms: Median over the runs.
-        low_ms: 5th percentile.
-        high_ms: 95th percentile.
-        runs: Timed runs.
-        threads: Threads inside an operator.
-        batch: Samples a run: the first dimension of the first input.
-    """
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    runs: int
-    threads: int
-    batch: int
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, optimized: Path | None = None) -> Any:
@@ -150,41 +115,6 @@ def kernel_counts(model: str | Path | bytes) -> Counter[str]:
     return Counter(node.op_type for node in graph.node)
 
 
-def measure(model: str | Path | bytes, threads: int = 1, batch: int = 1, seconds: float = 2.0) -> Measurement:
-    """Time ``model`` on this machine with random inputs.
-
-    Args:
-        model: A file, or the serialized model.
-        threads: Threads inside an operator.
-        batch: Size of free batch dimensions; any other free dimension counts as 1.
-        seconds: Time to spend on timed runs, of which there are at least three; a tenth of it warms up first.
-
-    Raises:
-        InputError: If the model cannot be loaded or run, or was written for another batch, or an argument is out of
-            range.
-    """
-    if batch < 1 or not seconds > 0:
-        raise InputError(f"a measurement needs a batch of at least 1 and some seconds; got {batch} and {seconds}")
-    session = open_session(model, threads)
-    feeds = _random_feeds(session, batch)
-    actual = next((feed.shape[0] for feed in feeds.values() if feed.ndim), 1)
-    if actual != batch != 1:
-        raise InputError(f"the model was written for a batch of {actual}, and cannot be measured at {batch}")
-    try:
-        _run_for(session, feeds, seconds / 10)
-        times = sorted(_run_for(session, feeds, seconds))
-    except Exception as error:  # onnxruntime raises its own unrelated types
-        raise InputError(f"the model does not run on random inputs: {_first_line(error)}") from error
-    return Measurement(
-        median_ms=statistics.median(times),
-        low_ms=times[int(0.05 * (len(times) - 1))],
-        high_ms=times[int(0.95 * (len(times) - 1))],
-        runs=len(times),
-        threads=threads,
-        batch=actual,
-    )
-
-
 def _feeds(session: Any, inputs: Any) -> dict[str, npt.NDArray[Any]]:
     names = [entry.name for entry in session.get_inputs()]
     given = [str(name) for name in inputs] if isinstance(inputs, Mapping) else names[: len(leaves(inputs))]
@@ -192,31 +122,6 @@ def _feeds(session: Any, inputs: Any) -> dict[str, npt.NDArray[Any]]:
         got = given if isinstance(inputs, Mapping) else f"{len(leaves(inputs))} tensors"
         raise JobFailed(f"the model takes the inputs {names}; the task's batches give {got}")
     return {name: leaf.detach().cpu().numpy() for name, leaf in zip(given, leaves(inputs), strict=True)}
-
-
-def _random_feeds(session: Any, batch: int) -> dict[str, npt.NDArray[Any]]:
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for entry in session.get_inputs():
-        shape = [batch if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(entry.shape)]
-        shape = [size if isinstance(size, int) else 1 for size in shape]
-        dtype = _DTYPES.get(entry.type)
-        if dtype is None:
-            raise InputError(f"input {entry.name!r} has type {entry.type}; measured are {sorted(_DTYPES)}")
-        floats = np.issubdtype(np.dtype(dtype), np.floating)
-        feeds[entry.name] = (rng.standard_normal(shape) if floats else np.zeros(shape)).astype(dtype)
-    return feeds
-
-
-def _run_for(session: Any, feeds: dict[str, npt.NDArray[Any]], seconds: float) -> list[float]:
-    """Milliseconds of each run until ``seconds`` have passed; at least three runs."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < _FEWEST_RUNS or time.perf_counter() < end:
-        start = time.perf_counter()
-        session.run(None, feeds)
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
 
 
 def _first_line(error: Exception) -> str:

@@ -29,6 +29,9 @@ from torch import Tensor, fx
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.simulation import bias_of, insert_quantizers
+from kneepoint.deployment.attention import spell_out_attention
+from kneepoint.deployment.input_independence import compute_once
+from kneepoint.deployment.views import idle_views, keep_sizes, merge_views
 from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, stored_behind
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, varies
 from kneepoint.spaces.policy import LayerPolicy, Policy
@@ -96,6 +99,9 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared:
     any_width = shared and not compressed.kept and all(map(_can_stay_open, resized.values()))
 
     def edit(graph: fx.Graph) -> None:
+        idle = idle_views(graph)
+        keep_sizes(graph)
+        compute_once(graph, compressed.state)
         for node in list(graph.nodes):
             operation = network.operation_of.get(node.name)
             if operation is not None and operation.weight and operation.kind in _MARKED:
@@ -105,6 +111,10 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared:
             if any_width and node.name in resized and not operator_name(node).startswith("conv"):
                 _open_shape(node, network)
         insert_quantizers(graph, network, _everything(network), lambda *_: None, _mark_value)
+        spell_out_attention(graph, compressed.state)
+        for node in idle:
+            node.replace_all_uses_with(source_of(node))
+        merge_views(graph, lambda node: not (any_width and _follows_width(node, network)))
         if shared:
             _mark_parameters(graph, compressed.state)
 
@@ -120,7 +130,11 @@ def _resized(network: Network) -> dict[str, fx.Node]:
     nodes = network.graph_module.graph.nodes
     # torch.onnx writes the size it finds, also for a flatten, or where a size of -1 follows the width.
     flattened = (node for node in nodes if operator_name(node) in ("flatten", "reshape") and not stored_behind(node))
-    return found | {node.name: node for node in flattened if varies(network.flow.values.get(node.name, (0, ()))[1])}
+    return found | {node.name: node for node in flattened if _follows_width(node, network)}
+
+
+def _follows_width(node: fx.Node, network: Network) -> bool:
+    return varies(network.flow.values.get(node.name, (0, ()))[1])
 
 
 def _constants(node: fx.Node) -> str:

@@ -1,7 +1,9 @@
 """What a network computes, the kernels a runtime makes of it, and what they cost on a device. Never imports torch."""
 
-from kneepoint.hardware_models.cost_model import Cost, CostModel, KernelCost
-from kneepoint.hardware_models.devices import Device, Power, list_devices, load_device
+from kneepoint.hardware_models.cost import Cost, KernelCost
+from kneepoint.hardware_models.cost_model import CostModel
+from kneepoint.hardware_models.device import Device, Power
+from kneepoint.hardware_models.devices import list_devices, load_device
 from kneepoint.hardware_models.fusion import FUSION_RULES, fuse
 from kneepoint.hardware_models.kernels import KERNEL_KINDS, Kernel
 from kneepoint.hardware_models.onnx_reader import read_onnx

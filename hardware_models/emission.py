@@ -1,194 +1,253 @@
-"""Groups of operators as kernels, with the conversions between them."""
+"""Groups of operators as nodes, with the conversions between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kneepoint.hardware_models.fusion_graph import CONVOLUTIONS, FusionGraph, has_integer_weight, has_packed_weight
 from kneepoint.hardware_models.grouping import CLAMPS, Group
-from kneepoint.hardware_models.kernels import Kernel, KernelFormat
-from kneepoint.hardware_models.operators import BITS, FP32_BYTES, Operator, Tensor, Weight
+from kneepoint.hardware_models.kernels import KernelFormat
+from kneepoint.hardware_models.nodes import Node, NodeGraph, Value
+from kneepoint.hardware_models.operators import BITS, FP32_BYTES, Operator
 
 _INTEGER_FUNCTIONS = frozenset({"sigmoid", "leakyrelu"})
 _INTEGER_KINDS = frozenset({"concat", "max_pool", "avg_pool", "transpose", "resize", "softmax"})
 """Kinds with an integer kernel. A global average pool has one too, but is exported as ReduceMean, which has none."""
+_PACKED: Mapping[int, KernelFormat] = {2: "packed2", 4: "packed4", 8: "packed8"}
+_SILU = "silu"
+_DYNAMIC, _CAST = "dynamic", "cast"
+"""Conversions that are not by stored scales: to the range of every batch, and without any scale."""
 _DEQUANTIZED_WEIGHTS = CONVOLUTIONS | {"conv_transpose", "linear"}
 
 
 @dataclass
 class Emission:
-    """Writes kernels in order, with a conversion where a tensor is needed in another format.
+    """Writes nodes in order, with a conversion where a value is needed in another format.
 
     Attributes:
         graph: Says how every tensor is held.
+        result: What was written.
         shared: Values that were quantized once for several dynamic layers, so far.
     """
 
     graph: FusionGraph
+    result: NodeGraph = field(init=False)
     shared: set[str] = field(default_factory=set)
 
-    def kernels(self, groups: list[Group]) -> Iterator[Kernel]:
-        """The kernels of ``groups``."""
-        for name in self.graph.table.inputs:
-            if self.graph.is_quantized(name):
-                yield self._quantize(name, source=f"{name}:float")
-        for group in groups:
-            yield from self._of_group(group)
-        for name in self.graph.table.outputs:
-            yield from self._dequantize(name)
+    def __post_init__(self) -> None:
+        """Declare every tensor of the table as it is held."""
+        table = self.graph.table
+        values = {name: Value(tensor.shape, self.graph.width(name), name) for name, tensor in table.tensors.items()}
+        self.result = NodeGraph([], values, table.inputs, table.outputs)
 
-    def _of_group(self, group: Group) -> Iterator[Kernel]:
-        graph = self.graph
-        if group.head.kind == "view":
-            source, output = (*group.head.inputs, group.output)[0], group.output
-            if graph.is_quantized(output) and not graph.is_quantized(source):
-                yield self._quantize(output, source=graph.root[source])
+    def nodes(self, groups: list[Group]) -> NodeGraph:
+        """The nodes of ``groups``."""
+        self.result.inputs = tuple(self._given(name) for name in self.graph.table.inputs)
+        for group in groups:
+            self._of_group(group)
+        self.result.outputs = tuple(self._floating(name) for name in self.graph.table.outputs)
+        self.result.index()
+        return self.result
+
+    def _given(self, name: str) -> str:
+        """The value that the network is given: floats, which are quantized first where that is how they are held."""
+        if not self.graph.is_quantized(name):
+            return name
+        given = self._declare(f"{name}:float", name, FP32_BYTES)
+        self._quantize(name, given)
+        return given
+
+    def _of_group(self, group: Group) -> None:
+        graph, head = self.graph, group.head
+        if head.kind == "view":
+            self._view(head)
             return
         direct = False
-        if group.head.dynamic:
-            yield from self._dynamic(group)
+        if head.dynamic:
+            written = self._dynamic(group)
         elif _is_integer(graph, group):
             direct = _writes_bytes(graph, group)
-            yield self._kernel(group, "int8", graph.width(group.inputs[0]), writes_bytes=direct)
-        elif group.head.kind == "embedding":
-            yield from self._embedding(group)
+            written = self._node(group, "int8", list(group.inputs), writes_bytes=direct)
+        elif head.kind == "embedding":
+            written = self._embedding(group)
         else:
-            yield from self._floats(group)
-        yield from self._bias(group)
+            written = self._floats(group)
+        written = self._bias(group, written)
         if graph.is_quantized(group.output) and not direct:
-            yield self._quantize(group.output, source=f"{group.output}:float")
+            self._quantize(group.output, written)
 
-    def _floats(self, group: Group) -> Iterator[Kernel]:
-        for name in group.inputs:
-            yield from self._dequantize(name)
-        yield from _dequantize_weight(group.head)
-        yield self._kernel(group, "fp32", FP32_BYTES, writes_bytes=False)
+    def _view(self, operator: Operator) -> None:
+        """A node of its own, which moves nothing; a quantization that was written as one is no view."""
+        (source, *_), output = (*operator.inputs, operator.output), operator.output
+        quantizes = self.graph.is_quantized(output) and not self.graph.is_quantized(source)
+        if operator.function == "quantize" and quantizes:
+            self._quantize(output, source)
+            return
+        written = self._declare(f"{output}:float", output, FP32_BYTES) if quantizes else output
+        self.result.values[written].buffer = self.result.values[source].buffer
+        node = Node(operator.name, "view", [source], written, "int8" if self._is_bytes(source) else "fp32")
+        node.operator, node.operators, node.function = operator, (operator.name,), operator.function
+        node.axes = operator.axes
+        self.result.nodes.append(node)
+        if quantizes:
+            self._quantize(output, written)
 
-    def _dynamic(self, group: Group) -> Iterator[Kernel]:
+    def _floats(self, group: Group) -> str:
+        if group.head.function == _SILU and self.graph.is_quantized(group.head.inputs[0]):
+            return self._silu_of_bytes(group)
+        inputs = [self._floating(self.graph.source(name)) for name in group.inputs]
+        self._dequantize_weight(group.head)
+        return self._node(group, "fp32", inputs, writes_bytes=False)
+
+    def _silu_of_bytes(self, group: Group) -> str:
+        """X sigmoid(x) in two kernels, each of which reads floats of its own."""
+        head, (source,) = group.head, group.head.inputs
+        gate = self._declare(f"{group.output}:gate", group.output, FP32_BYTES)
+        read = self._floating(source)
+        names = tuple(operator.name for operator in group.operators)
+        self.result.nodes.append(Node(f"{head.name}:gate", "activation", [read], gate, "fp32", "sigmoid", head, names))
+        written = self._target(group)
+        self.result.nodes.append(Node(head.name, "mul", [self._floating(source), gate], written, operators=names))
+        return written
+
+    def _dynamic(self, group: Group) -> str:
         """One kernel that quantizes its float input itself; an input of several is quantized once for them all."""
         (name,) = group.head.inputs
-        yield from self._dequantize(name)
+        floats = self._floating(name)
         if sum(reader.dynamic for _, reader in self.graph.readers[name]) == 1:
-            yield self._kernel(group, "int8", FP32_BYTES, writes_bytes=False)
-            return
+            return self._node(group, "dynamic", [floats], writes_bytes=False)
+        shared = f"{name}:dynamic"
         if name not in self.shared:
             self.shared.add(name)
-            elements = self.graph.tensor(name).elements
-            yield _quantize_kernel(f"{name}:dynamic", elements, 1, reads=(self._floating(name),))
-        yield self._kernel(group, "int8", 1, writes_bytes=False, reads=(f"{name}:dynamic",))
+            self._declare(shared, name, 1)
+            self._convert(f"{name}:dynamic:quantize", "quantize", floats, shared, _DYNAMIC)
+        return self._node(group, "int8", [shared], writes_bytes=False)
 
-    def _embedding(self, group: Group) -> Iterator[Kernel]:
+    def _embedding(self, group: Group) -> str:
         """Rows are looked up as they are stored; what is no float then is cast, and multiplied by its row's scale."""
-        weight, output = group.head.weight, self.graph.tensor(group.output)
+        weight, head = group.head.weight, group.head
         if weight is None or weight.format == "fp32":
-            yield self._kernel(group, "fp32", FP32_BYTES, writes_bytes=False)
-            return
-        looked_up, name = output.elements * BITS[weight.format] // 8, group.head.name
-        buffer = self._written(group, writes_bytes=False)
-        yield Kernel(
-            name=name,
-            kind="embedding",
-            format="int8" if weight.format == "int8" else "fp32",
-            input_bytes=sum(self.graph.tensor(source).elements for source in group.inputs) * FP32_BYTES,
-            weight_bytes=looked_up,
-            output_bytes=looked_up,
-            elements=output.elements,
-            operators=tuple(operator.name for operator in group.operators),
-            function=group.function,
-            reads=tuple(self.graph.root[source] for source in group.inputs),
-            writes=f"{name}:rows",
+            return self._node(group, "fp32", list(group.inputs), writes_bytes=False)
+        width = BITS[weight.format] // 8
+        rows = self._declare(f"{head.name}:rows", group.output, width)
+        self.result.nodes.append(
+            Node(
+                head.name,
+                "embedding",
+                list(group.inputs),
+                rows,
+                "int8" if weight.format == "int8" else "fp32",
+                group.function,
+                head,
+                tuple(operator.name for operator in group.operators),
+                weight_bytes=self.result.values[rows].elements * width,
+            )
         )
-        yield _dequantize_kernel(name, output.elements, BITS[weight.format] // 8, (f"{name}:rows",), buffer)
-        if weight.scales:
-            yield from _row_scales(group, output, weight, buffer)
+        written = self._target(group)
+        if not weight.scales:
+            self._convert(f"{head.name}:dequantize", "dequantize", rows, written, _CAST)
+            return written
+        unscaled = self._declare(f"{head.name}:unscaled", group.output, FP32_BYTES)
+        self._convert(f"{head.name}:dequantize", "dequantize", rows, unscaled, _CAST)
+        self._row_scales(group, unscaled, written)
+        return written
 
-    def _bias(self, group: Group) -> Iterator[Kernel]:
-        """The addition that the kernel of a product leaves to a kernel of its own, which works in place."""
+    def _row_scales(self, group: Group, unscaled: str, written: str) -> None:
+        """The scales of the rows that were looked up, and the product with them."""
+        head, shape = group.head, self.result.values[written].shape
+        scales = self._declare(f"{head.name}:scales", group.output, FP32_BYTES, (*shape[:-1], 1))
+        size = FP32_BYTES * self.result.values[scales].elements
+        lookup = Node(scales, "embedding", list(group.inputs), scales, operator=head, weight_bytes=size)
+        product = Node(f"{head.name}:product", "mul", [unscaled, scales], written)
+        self.result.nodes.extend((lookup, product))
+
+    def _bias(self, group: Group, product: str) -> str:
+        """The addition that the kernel of a product leaves to a kernel of its own."""
         bias = group.head.bias
         if bias is None or not _adds_apart(self.graph, group.head) or _gelu_behind(self.graph, group.head):
-            return
-        output = self.graph.tensor(group.output)
-        buffer = self._written(group, writes_bytes=False)
-        yield Kernel(
-            name=f"{group.head.name}:bias",
-            kind="add",
-            format="fp32",
-            input_bytes=FP32_BYTES * output.elements,
-            weight_bytes=bias.executed_bytes,
-            output_bytes=FP32_BYTES * output.elements,
-            elements=output.elements,
-            function="bias",
-            reads=(buffer,),
-            writes=buffer,
-        )
+            return product
+        written = self._target(group)
+        node = Node(f"{group.head.name}:bias", "add", [product], written, "fp32", "bias")
+        node.operand = (bias.channels,)
+        node.weight_bytes = bias.executed_bytes
+        self.result.nodes.append(node)
+        return written
 
-    def _kernel(
-        self,
-        group: Group,
-        computes_in: KernelFormat,
-        width: int,
-        *,
-        writes_bytes: bool,
-        reads: tuple[str, ...] | None = None,
-    ) -> Kernel:
-        """The kernel of ``group``, whose inputs have ``width`` bytes an element."""
-        head, output = group.head, self.graph.tensor(group.output)
-        floats = computes_in == "fp32" or head.dynamic
-        buffers = (self._floating(name) if floats else self.graph.root[name] for name in group.inputs)
-        return Kernel(
-            name=head.name,
-            kind=head.kind,
-            format=computes_in,
-            macs=head.macs,
-            input_bytes=self._read_bytes(group, width),
-            weight_bytes=self._weight_bytes(head, output, computes_in),
-            output_bytes=output.elements * (self.graph.width(group.output) if writes_bytes else FP32_BYTES),
-            elements=output.elements,
-            operators=tuple(operator.name for operator in group.operators),
-            function=group.function,
-            reads=tuple(buffers) if reads is None else reads,
-            writes=self._written(group, writes_bytes=writes_bytes),
-            sparsity=head.weight.sparsity if head.weight else "dense",
-        )
+    def _node(self, group: Group, computes_in: KernelFormat, inputs: list[str], *, writes_bytes: bool) -> str:
+        """Appends the node of ``group``; returns what it writes."""
+        head, written = group.head, self._written(group, writes_bytes=writes_bytes)
+        node = Node(head.name, head.kind, inputs, written, computes_in, head.function, head)
+        if head.kind == "global_avg_pool" and head.axes:  # GlobalAveragePool has none
+            node.kind, node.function = "reduce", "ReduceMean"
+        node.activation = "" if _clamps(self.graph, group) else "+".join(group.functions)
+        if has_packed_weight(head) and head.weight is not None and head.kind == "linear":
+            node.format = _PACKED[head.weight.stored_bits]
+        node.operators = tuple(operator.name for operator in group.operators)
+        node.macs = head.macs
+        node.weight_bytes = self._weight_bytes(head, self.result.values[written].elements, computes_in)
+        node.axes, node.operand = head.axes, head.operand
+        self.result.nodes.append(node)
+        return written
 
-    def _read_bytes(self, group: Group, width: int) -> int:
-        """A copy reads what it writes at most; all others read all of their inputs."""
-        elements = sum(self.graph.tensor(name).elements for name in group.inputs)
-        if group.head.kind == "copy":
-            elements = min(elements, self.graph.tensor(group.output).elements)
-        return elements * width
-
-    def _weight_bytes(self, operator: Operator, output: Tensor, computes_in: KernelFormat) -> int:
+    def _weight_bytes(self, operator: Operator, elements: int, computes_in: KernelFormat) -> int:
         if operator.weight is None:
             before = self.graph.writer.get(operator.inputs[0]) if operator.inputs else None
             taken = before.bias if before is not None and _gelu_behind(self.graph, before) else None
-            return taken.executed_bytes if taken is not None else 0
+            return taken.executed_bytes if taken is not None else FP32_BYTES * math.prod(operator.operand or (0,))
         if operator.kind == "embedding":  # only the rows that are looked up are read
-            return output.elements * FP32_BYTES
+            return elements * FP32_BYTES
         if operator.weight.format == "packed":
             return operator.weight.executed_bytes
-        return operator.weight.elements * (1 if computes_in == "int8" else FP32_BYTES)
+        return operator.weight.elements * (FP32_BYTES if computes_in == "fp32" else 1)
 
     def _written(self, group: Group, *, writes_bytes: bool) -> str:
-        quantized = self.graph.is_quantized(group.output)
-        return f"{group.output}:float" if quantized and not writes_bytes else group.output
+        """The value that the group's own node writes."""
+        if writes_bytes:
+            return group.output
+        if _adds_apart(self.graph, group.head) and not _gelu_behind(self.graph, group.head):
+            return self._declare(f"{group.output}:product", group.output, FP32_BYTES)
+        return self._target(group)
+
+    def _target(self, group: Group) -> str:
+        """The float value that the group ends with: a copy where its output is held as bytes."""
+        if not self.graph.is_quantized(group.output):
+            return group.output
+        return self._declare(f"{group.output}:written", group.output, FP32_BYTES)
 
     def _floating(self, name: str) -> str:
-        """The buffer that holds the tensor as floats."""
-        root = self.graph.root[name]
-        return f"{root}:float" if self.graph.is_quantized(root) else root
+        """A float value: a copy of a quantized one, of which ONNX Runtime makes one for each that reads it."""
+        if not self._is_bytes(name):
+            return name
+        copy = self._declare(f"{name}:float", name, FP32_BYTES)
+        self._convert(f"{name}:dequantize", "dequantize", name, copy)
+        return copy
 
-    def _quantize(self, name: str, source: str) -> Kernel:
-        elements, width = self.graph.tensor(name).elements, self.graph.width(name)
-        return _quantize_kernel(name, elements, width, reads=(source,), writes=self.graph.root[name])
+    def _is_bytes(self, name: str) -> bool:
+        held = self.graph.formats.get(name, "fp32")
+        return held != "fp32"
 
-    def _dequantize(self, name: str) -> Iterator[Kernel]:
-        """The float copy of a quantized tensor: ONNX Runtime makes one for each float kernel that reads it."""
-        root = self.graph.root[name]
-        if self.graph.is_quantized(root):
-            elements = self.graph.tensor(root).elements
-            yield _dequantize_kernel(root, elements, self.graph.width(root), (root,), f"{root}:float")
+    def _quantize(self, name: str, source: str) -> None:
+        self._convert(f"{name}:quantize", "quantize", source, name)
+
+    def _convert(self, name: str, kind: str, source: str, written: str, function: str = "") -> None:
+        self.result.nodes.append(Node(name, kind, [source], written, "int8", function))
+
+    def _dequantize_weight(self, operator: Operator) -> None:
+        """ONNX Runtime unpacks the int8 weight of a float kernel again at every inference."""
+        if operator.kind in _DEQUANTIZED_WEIGHTS and operator.weight and operator.weight.format == "int8":
+            stored, copy = f"{operator.name}:stored", f"{operator.name}:unpacked"
+            self.result.values[stored] = Value(operator.weight.shape, 1, buffer="")  # no activation
+            self.result.values[copy] = Value(operator.weight.shape, FP32_BYTES, buffer="")
+            node = Node(f"{operator.name}:dequantize", "dequantize", [stored], copy, "int8")
+            node.axes = (0,)  # a scale an output channel
+            self.result.nodes.append(node)
+
+    def _declare(self, name: str, like: str, width: int, shape: tuple[int, ...] | None = None) -> str:
+        unique = self.result.derive(name, like, shape)
+        self.result.values[unique].width = width
+        return unique
 
 
 # --- which kernels run on integers ---------------------------------------------------------------------------------
@@ -211,6 +270,11 @@ def _is_integer(graph: FusionGraph, group: Group) -> bool:
     if head.kind == "activation":
         return head.function in _INTEGER_FUNCTIONS
     return head.kind in _INTEGER_KINDS
+
+
+def _clamps(graph: FusionGraph, group: Group) -> bool:
+    """Whether what follows the head is the saturation of a quantized output, so that no kernel computes it."""
+    return graph.is_quantized(group.output) and CLAMPS.issuperset(group.functions)
 
 
 def _writes_bytes(graph: FusionGraph, group: Group) -> bool:
@@ -237,66 +301,3 @@ def _gelu_behind(graph: FusionGraph, operator: Operator) -> bool:
     if operator.kind != "linear" or operator.dynamic or follower is None or graph.is_quantized(operator.output):
         return False
     return follower[1].function == "gelu" and (has_packed_weight(operator) or graph.is_product(operator))
-
-
-# --- conversions ---------------------------------------------------------------------------------------------------
-
-
-def _row_scales(group: Group, output: Tensor, weight: Weight, buffer: str) -> Iterator[Kernel]:
-    """The scales of the rows that were looked up, and the product with them, which works in place."""
-    name, rows = group.head.name, output.elements // weight.channels
-    yield Kernel(
-        name=f"{name}:scales",
-        kind="embedding",
-        format="fp32",
-        input_bytes=FP32_BYTES * rows,
-        weight_bytes=FP32_BYTES * rows,
-        output_bytes=FP32_BYTES * rows,
-        elements=rows,
-        reads=tuple(group.inputs),
-        writes=f"{name}:scales",
-    )
-    yield Kernel(
-        name=f"{name}:product",
-        kind="mul",
-        format="fp32",
-        input_bytes=FP32_BYTES * (output.elements + rows),
-        output_bytes=FP32_BYTES * output.elements,
-        elements=output.elements,
-        reads=(buffer, f"{name}:scales"),
-        writes=buffer,
-    )
-
-
-def _dequantize_weight(operator: Operator) -> Iterator[Kernel]:
-    """ONNX Runtime unpacks the int8 weight of a float kernel again at every inference."""
-    if operator.kind in _DEQUANTIZED_WEIGHTS and operator.weight and operator.weight.format == "int8":
-        yield _dequantize_kernel(operator.name, operator.weight.elements)
-
-
-def _quantize_kernel(name: str, elements: int, width: int, reads: tuple[str, ...], writes: str = "") -> Kernel:
-    return Kernel(
-        name=f"{name}:quantize",
-        kind="quantize",
-        format="int8",
-        input_bytes=FP32_BYTES * elements,
-        output_bytes=width * elements,
-        elements=elements,
-        reads=reads,
-        writes=writes or name,
-    )
-
-
-def _dequantize_kernel(
-    name: str, elements: int, width: int = 1, reads: tuple[str, ...] = (), writes: str = ""
-) -> Kernel:
-    return Kernel(
-        name=f"{name}:dequantize",
-        kind="dequantize",
-        format="int8",
-        input_bytes=width * elements,
-        output_bytes=FP32_BYTES * elements,
-        elements=elements,
-        reads=reads,
-        writes=writes,
-    )

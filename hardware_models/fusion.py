@@ -15,9 +15,14 @@ Each rule was read off the graphs that ONNX Runtime 1.31 writes after its own op
 - on other than two axes, or without a bias, a linear layer is a product. The addition of its bias is a kernel of its
   own, or is done by a gelu behind it; the kernels of dynamic ranges and packed weights add it themselves;
 - constant factors before and behind a product of two activations are part of it;
-- at the highest level on x86 the addition of a residual, with its activation, fuses into a float convolution.
+- x sigmoid(x) is one kernel on floats; x hardsigmoid(x), which is what becomes of hardswish, is two;
+- the sum in front of a norm over tokens is part of it, with the bias of one summand; so are transposes of the last two
+  axes in front of a product;
+- views are kernels that take time, although they move nothing.
 
-Not modelled: the layout reorders and transposes that the runtime puts around groups of convolutions.
+At its highest level there is more: a bare float convolution takes the addition of a residual with its activation; on
+x86 float convolutions compute with channels in blocks, between reorders; integer convolutions compute with channels
+last, between transposes that the runtime moves as far as it can.
 """
 
 from __future__ import annotations
@@ -25,13 +30,25 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, get_args
 
+from kneepoint.hardware_models.blocked_layout import block_channels
+from kneepoint.hardware_models.channels_last import put_channels_last
 from kneepoint.hardware_models.emission import Emission
 from kneepoint.hardware_models.fusion_graph import FusionGraph
 from kneepoint.hardware_models.grouping import group_operators
 from kneepoint.hardware_models.kernels import Kernel
+from kneepoint.hardware_models.node_fusion import (
+    expand_hardswish,
+    fuse_residuals,
+    fuse_skip_norms,
+    fuse_transposed_operands,
+    merge_splits,
+)
+from kneepoint.hardware_models.node_kernels import kernel_of
+from kneepoint.hardware_models.nodes import NodeGraph
 from kneepoint.hardware_models.operators import OperatorTable
+from kneepoint.hardware_models.transposes import move_transposes
 
-FusionRule = Literal["activation", "residual"]
+FusionRule = Literal["activation", "residual", "blocked", "channels_last"]
 FUSION_RULES: tuple[FusionRule, ...] = get_args(FusionRule)
 
 
@@ -43,7 +60,7 @@ def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tupl
     Args:
         table: What the network computes.
         rules: Which of ``FUSION_RULES`` the runtime applies on the device: ``activation`` on every CPU, ``residual``
-            where it has blocked convolutions (x86).
+            and ``channels_last`` at its highest level, ``blocked`` at that level on x86.
 
     Raises:
         ValueError: If a rule is not one of ``FUSION_RULES``.
@@ -51,5 +68,21 @@ def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tupl
     if unknown := set(rules) - set(FUSION_RULES):
         raise ValueError(f"fusion rules are {FUSION_RULES}; got {sorted(unknown)}")
     graph = FusionGraph.of(table)
-    groups = group_operators(graph, activations="activation" in rules, residuals="residual" in rules)
-    return tuple(Emission(graph).kernels(groups))
+    nodes = Emission(graph).nodes(group_operators(graph, activations="activation" in rules))
+    _optimize(nodes, rules)
+    return tuple(kernel_of(nodes, node) for node in nodes.nodes)
+
+
+def _optimize(nodes: NodeGraph, rules: Collection[str]) -> None:
+    """What the runtime does to the graph, in its order."""
+    move_transposes(nodes)
+    fuse_transposed_operands(nodes)
+    fuse_skip_norms(nodes)
+    if "blocked" in rules:
+        block_channels(nodes)
+    expand_hardswish(nodes)
+    if "channels_last" in rules:
+        put_channels_last(nodes)
+    if "residual" in rules:
+        fuse_residuals(nodes)
+    merge_splits(nodes)

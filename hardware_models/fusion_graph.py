@@ -1,10 +1,10 @@
-"""An operator table as ONNX Runtime's optimizer sees it: formats moved across operators, views resolved to buffers."""
+"""An operator table as ONNX Runtime's optimizer sees it: formats moved across operators."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kneepoint.hardware_models.operators import BITS, Format, Operator, OperatorTable, Tensor
 
@@ -20,7 +20,7 @@ _MOVERS: Mapping[Format, frozenset[str]] = {
 
 @dataclass
 class FusionGraph:
-    """The table with formats passed through movers, and views resolved to the buffer they look at.
+    """The table with formats passed through movers.
 
     Attributes:
         table: What it was made from.
@@ -28,7 +28,7 @@ class FusionGraph:
         reads: How often each tensor is read; being an output of the network counts.
         readers: For each tensor, who reads it and at which position, in order.
         writer: For each tensor, who writes it.
-        root: For each tensor, the one whose buffer it shares.
+        passed: For each tensor that is never written, because its readers do the work, what they read instead.
     """
 
     table: OperatorTable
@@ -36,7 +36,7 @@ class FusionGraph:
     reads: Counter[str]
     readers: Mapping[str, list[tuple[int, Operator]]]
     writer: Mapping[str, Operator]
-    root: dict[str, str]
+    passed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: OperatorTable) -> FusionGraph:
@@ -49,11 +49,19 @@ class FusionGraph:
                 readers.setdefault(name, []).append((position, operator))
         writer = {operator.output: operator for operator in table.operators}
         formats = _pass_formats(table, reads)
-        return cls(table, formats, reads, readers, writer, _view_roots(table, formats))
+        return cls(table, formats, reads, readers, writer)
 
     def follower(self, name: str) -> tuple[int, Operator] | None:
         """The only reader of ``name`` and its position; None if there are more, or if the network returns it."""
         return self.readers[name][0] if self.reads[name] == 1 and name in self.readers else None
+
+    def bypass(self, operator: Operator) -> None:
+        """Let those that read what ``operator`` writes read what it reads: its work is done by them."""
+        self.passed[operator.output] = self.source(operator.inputs[0])
+
+    def source(self, name: str) -> str:
+        """The tensor that is really read where an operator reads ``name``."""
+        return self.passed.get(name, name)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor in the format it really has."""
@@ -100,14 +108,6 @@ def _pass_formats(table: OperatorTable, reads: Mapping[str, int]) -> dict[str, F
         target = formats[operator.output]
         if operator.kind not in _MOVERS.get(target, ()) or not operator.inputs or operator.function == "flatten":
             continue  # ONNX Runtime does not move a quantization back across Flatten
-        if reads[operator.inputs[0]] == 1:
+        if reads[operator.inputs[0]] == 1 and operator.function != "quantize":
             formats[operator.inputs[0]] = target
     return formats
-
-
-def _view_roots(table: OperatorTable, formats: Mapping[str, Format]) -> dict[str, str]:
-    root = {name: name for name in table.tensors}
-    for operator in table.operators:
-        if operator.kind == "view" and operator.inputs and formats[operator.inputs[0]] == formats[operator.output]:
-            root[operator.output] = root[operator.inputs[0]]
-    return root

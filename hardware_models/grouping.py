@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from kneepoint.hardware_models.fusion_graph import CONVOLUTIONS, FusionGraph, has_packed_weight
+from kneepoint.hardware_models.fusion_graph import CONVOLUTIONS, FusionGraph, has_integer_weight, has_packed_weight
 from kneepoint.hardware_models.operators import Operator
 
 CLAMPS = frozenset({"relu", "clip"})
@@ -13,9 +12,9 @@ CLAMPS = frozenset({"relu", "clip"})
 not reach beyond it, which holds for ranges calibrated behind the clip."""
 _CONV_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "clip"})
 _LINEAR_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "elu", "softplus"})
-_CHANNEL_ALIGNMENT = 4
-"""The runtime's blocked convolutions need input channels in multiples of this."""
-_BLOCK = 16
+
+_SPATIAL = 2
+"""The first axis of an image that is neither samples nor channels."""
 
 
 @dataclass
@@ -24,7 +23,6 @@ class Group:
 
     operators: list[Operator]
     position: int
-    extra_inputs: list[str] = field(default_factory=list)
 
     @property
     def head(self) -> Operator:
@@ -39,7 +37,7 @@ class Group:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The tensors it reads."""
-        return (*self.head.inputs, *self.extra_inputs)
+        return self.head.inputs
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -57,16 +55,14 @@ class Group:
         self.position = position
 
 
-def group_operators(graph: FusionGraph, *, activations: bool, residuals: bool) -> list[Group]:
+def group_operators(graph: FusionGraph, *, activations: bool) -> list[Group]:
     """The operators of ``graph`` in groups that become one kernel each, in execution order.
 
     Args:
         graph: Constant factors that a matrix product absorbs become views in it.
         activations: Whether the runtime fuses activations.
-        residuals: Whether it fuses the addition of residuals into blocked convolutions.
     """
-    groups = _fuse_followers(graph, _absorbed_factors(graph), activations)
-    return _fuse_residuals(graph, groups) if residuals else groups
+    return _fuse_followers(graph, _absorbed_factors(graph) | _absorbed_paddings(graph), activations)
 
 
 def _absorbed_factors(graph: FusionGraph) -> set[int]:
@@ -78,7 +74,24 @@ def _absorbed_factors(graph: FusionGraph) -> set[int]:
             continue
         if not any(graph.is_quantized(name) for name in (*operator.inputs, *follower[1].inputs)):
             absorbed.add(position)
-            graph.root[operator.output] = graph.root[operator.inputs[0]]
+            graph.bypass(operator)
+    return absorbed
+
+
+def _absorbed_paddings(graph: FusionGraph) -> set[int]:
+    """Positions of borders of zeros that the float convolution, or pool, behind them adds itself; they become views."""
+    absorbed: set[int] = set()
+    for position, operator in enumerate(graph.table.operators):
+        if operator.function != "Pad" or not operator.axes:
+            continue
+        follower = graph.follower(operator.output)
+        if follower is None or any(graph.is_quantized(name) for name in (*operator.inputs, operator.output)):
+            continue
+        floats = follower[1].kind in CONVOLUTIONS and not has_integer_weight(follower[1])
+        spatial = min(operator.axes) >= _SPATIAL
+        if spatial and (floats or follower[1].kind in ("max_pool", "avg_pool")):
+            absorbed.add(position)
+            graph.bypass(operator)
     return absorbed
 
 
@@ -106,8 +119,13 @@ def _takes(graph: FusionGraph, operator: Operator, follower: Operator, activatio
     """Whether ``operator`` runs with ``follower`` fused into it."""
     if graph.is_quantized(operator.output) or operator.kind == "view":
         return False
+    if operator.kind in CONVOLUTIONS and _folds_into(
+        operator, follower, len(graph.table.tensors[operator.output].shape)
+    ):
+        return True
     if _is_factor(follower):
-        return operator.kind == "matmul" and not any(graph.is_quantized(name) for name in operator.inputs)
+        products = operator.kind == "matmul" or _is_float_product(graph, operator)
+        return products and not any(graph.is_quantized(name) for name in operator.inputs)
     if follower.kind != "activation":
         return False
     if graph.is_quantized(follower.output) and follower.function in CLAMPS:
@@ -117,72 +135,24 @@ def _takes(graph: FusionGraph, operator: Operator, follower: Operator, activatio
     return activations and _is_gemm(graph, operator) and follower.function in _LINEAR_ACTIVATIONS
 
 
+def _folds_into(operator: Operator, follower: Operator, rank: int) -> bool:
+    """Whether a constant factor, or summand, of each channel goes into the constants of a float convolution."""
+    if follower.kind not in ("add", "mul") or follower.operand is None or has_integer_weight(operator):
+        return False
+    channels = (operator.weight.channels if operator.weight else 0, *[1] * (rank - 2))
+    if follower.kind == "add":
+        return not follower.function and follower.operand in (channels, (1, *channels))
+    return _is_factor(follower) or (not follower.function and follower.operand == (1, *channels))
+
+
+def _is_float_product(graph: FusionGraph, operator: Operator) -> bool:
+    """Whether a linear layer without a bias multiplies floats: MatMul."""
+    return operator.kind == "linear" and operator.bias is None and _multiplies_floats(graph, operator)
+
+
+def _multiplies_floats(graph: FusionGraph, operator: Operator) -> bool:
+    return not operator.dynamic and not has_packed_weight(operator) and not graph.is_integer_linear(operator)
+
+
 def _is_gemm(graph: FusionGraph, operator: Operator) -> bool:
-    floats = not operator.dynamic and not has_packed_weight(operator) and not graph.is_integer_linear(operator)
-    return operator.kind == "linear" and floats and not graph.is_product(operator)
-
-
-# --- residuals -----------------------------------------------------------------------------------------------------
-
-
-def _fuse_residuals(graph: FusionGraph, groups: list[Group]) -> list[Group]:
-    """Gives every float addition of two blocked values to the convolution that wrote one of them."""
-    writer = {group.output: group for group in groups}
-    blocked: set[str] = set()
-    gone: set[str] = set()
-    for group in groups:
-        if group.head.name in gone or not _is_blocked(graph, group, blocked):
-            continue
-        taker = _taker(graph, group, writer) if group.head.kind == "add" else None
-        if taker is not None:
-            gone |= _append_addition(graph, taker, group)
-            group = taker
-        writer[group.output] = group
-        blocked.add(group.output)
-    return sorted((group for group in groups if group.head.name not in gone), key=lambda group: group.position)
-
-
-def _append_addition(graph: FusionGraph, taker: Group, addition: Group) -> set[str]:
-    """Fuses ``addition`` and its activation into convolution ``taker``; returns the names of what was fused."""
-    taker.extra_inputs = [name for name in addition.head.inputs if name != taker.output]
-    taker.append(addition.position, addition.head)
-    follower = graph.follower(addition.output)
-    if follower and follower[1].kind == "activation" and follower[1].function in _CONV_ACTIVATIONS:
-        taker.append(*follower)
-    return {operator.name for operator in taker.operators[1:]}
-
-
-def _taker(graph: FusionGraph, addition: Group, writer: Mapping[str, Group]) -> Group | None:
-    """The latest bare convolution whose output only ``addition`` reads."""
-    found = [
-        writer[name]
-        for name in addition.head.inputs
-        if graph.reads[name] == 1 and writer[name].head.kind in CONVOLUTIONS and len(writer[name].operators) == 1
-    ]
-    return max(found, key=lambda group: group.position, default=None)
-
-
-def _is_blocked(graph: FusionGraph, group: Group, blocked: set[str]) -> bool:
-    """Whether the runtime computes ``group`` in its blocked channel layout."""
-    head, shape = group.head, graph.tensor(group.output).shape
-    if len(shape) != 4 or graph.is_quantized(group.output):
-        return False
-    if head.kind in CONVOLUTIONS:
-        return _is_blocked_convolution(head, graph.tensor(head.inputs[0]).shape[1])
-    if head.kind == "add" and (head.function or len(head.inputs) != 2 or len(group.operators) > 1):
-        return False
-    passes = head.kind in ("max_pool", "avg_pool", "global_avg_pool", "add", "concat")
-    passes = passes or (head.kind == "activation" and head.function in _CONV_ACTIVATIONS)
-    aligned = head.kind != "concat" or all(graph.tensor(name).shape[1] % _BLOCK == 0 for name in head.inputs)
-    return passes and aligned and all(name in blocked for name in head.inputs)
-
-
-def _is_blocked_convolution(operator: Operator, channels: int) -> bool:
-    weight = operator.weight
-    if weight is None or weight.format == "int8":
-        return False
-    if operator.kind == "conv":
-        return channels < _BLOCK or channels % _CHANNEL_ALIGNMENT == 0
-    if operator.kind == "depthwise_conv":
-        return channels == weight.channels and channels % _CHANNEL_ALIGNMENT == 0
-    return channels % _BLOCK == 0 and weight.shape[1] % _BLOCK == 0
+    return operator.kind == "linear" and _multiplies_floats(graph, operator) and not graph.is_product(operator)

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kneepoint.hardware_models.operators import KINDS
 
-KernelFormat = Literal["fp32", "int8"]
-KERNEL_KINDS = (*KINDS, "quantize", "dequantize")
+KernelFormat = Literal["fp32", "int8", "dynamic", "packed2", "packed4", "packed8"]
+"""What a kernel computes with: floats; bytes; bytes that it makes of its float input itself; floats that it multiplies
+by a weight of so many bits, which it unpacks as it goes."""
+FORMATS: tuple[KernelFormat, ...] = get_args(KernelFormat)
+
+Layout = Literal["", "blocked", "nhwc"]
+"""How the tensors of a kernel lie in memory: as ONNX says; channels in blocks of 16; channels last."""
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+KERNEL_KINDS = (*KINDS, "quantize", "dequantize", "reorder")
+GEOMETRY = (
+    "batch",
+    "in_channels",
+    "out_channels",
+    "groups",
+    "in_height",
+    "in_width",
+    "out_height",
+    "out_width",
+    "kernel_height",
+    "kernel_width",
+    "stride",
+    "span",
+)
+"""The sizes in ``Kernel.geometry``, in order."""
+NO_GEOMETRY = (0,) * len(GEOMETRY)
 
 
 @dataclass(frozen=True)
@@ -30,6 +54,13 @@ class Kernel:
         reads: Buffers it reads, for liveness; views share a buffer.
         writes: The buffer it writes; one that it reads where it works in place.
         sparsity: Its weight's pattern of zeros.
+        layout: How its tensors lie in memory.
+        geometry: Its sizes, as ``GEOMETRY`` names them; 0 where its kind has none. Convolutions, pools and resizes have
+            them all but the span (whole channels, not those of a group; one-dimensional ones a height of 1). Products
+            are (batch, in_height, in_channels) times (in_channels, out_channels). Kernels that work along an axis see
+            (batch, in_channels, span): outer, along, inner. Elementwise ones have a span, the run of elements in which
+            both operands advance alike, (or, with one operand, share a scale), the elements of the smaller operand as
+            in_channels and the number of runs as batch. A view has a span alone, its elements.
     """
 
     name: str
@@ -45,12 +76,14 @@ class Kernel:
     reads: tuple[str, ...] = ()
     writes: str = ""
     sparsity: str = "dense"
+    layout: Layout = ""
+    geometry: tuple[int, ...] = NO_GEOMETRY
 
     @property
-    def row(self) -> tuple[str, KernelFormat, int, int, int, int, int, str]:
+    def row(self) -> tuple[str, KernelFormat, Layout, int, int, int, int, int, str, tuple[int, ...]]:
         """What a dense kernel is priced on: equal for equal structure, whatever its tensors are called.
 
         The pattern of zeros is left out, because shapes and types do not show it.
         """
         sizes = (self.macs, self.input_bytes, self.weight_bytes, self.output_bytes, self.elements)
-        return (self.kind, self.format, *sizes, self.function)
+        return (self.kind, self.format, self.layout, *sizes, self.function, self.geometry)

@@ -13,7 +13,8 @@ from onnx import TensorProto
 from kneepoint.hardware_models.operators import Weight, WeightFormat
 from kneepoint.hardware_models.shape_inference import SMALL, Shape
 
-_SHAPE_SOURCES = frozenset({"Shape", "Size"})
+SHAPE_SOURCES = frozenset({"Shape", "Size"})
+"""Operators whose results do not depend on the values they read."""
 _BITS: Mapping[int, int] = {
     TensorProto.FLOAT: 32,
     TensorProto.FLOAT16: 16,
@@ -90,7 +91,7 @@ class Constants:
             value = attribute(node, "value")
             self.store(node.output[0], value if isinstance(value, TensorProto) else _tensor(node))
             return True
-        if node.op_type in _SHAPE_SOURCES:
+        if node.op_type in SHAPE_SOURCES:
             self.found[node.output[0]] = Constant(self.shapes.get(node.output[0], ()))
             return True
         if not node.input or not all(name in self.found for name in node.input if name):
@@ -119,6 +120,13 @@ class Constants:
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) > SMALL:
             return None
         return tuple(int(value) for value in onnx.numpy_helper.to_array(tensor).ravel())
+
+    def number(self, name: str) -> float | None:
+        """A constant of one element, or None where it is not in the file."""
+        tensor = self.stored.get(name)
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) != 1:
+            return None
+        return float(onnx.numpy_helper.to_array(tensor).ravel()[0])
 
     def folded(self, constant: Constant) -> Weight:
         """What is stored of a constant that no layer reads."""

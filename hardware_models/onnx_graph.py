@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from kneepoint.hardware_models.onnx_constants import Constant, Constants
+from kneepoint.hardware_models.onnx_constants import Constant, Constants, integers
 from kneepoint.hardware_models.operators import ONNX_KINDS, Bias, Operator, OperatorTable, Tensor, Weight
 from kneepoint.hardware_models.shape_inference import Shape, concrete_shapes
 from kneepoint.tasks.errors import DeviceError
@@ -136,6 +136,9 @@ class OnnxGraph:
         inputs: tuple[str, ...] | None = None,
         layer: str = "",
         dynamic: bool = False,
+        stride: int = 0,
+        axes: Shape = (),
+        operand: Shape | None = None,
     ) -> None:
         """Append one operator an output of ``node``.
 
@@ -150,13 +153,21 @@ class OnnxGraph:
             reads = self.inputs(node) if inputs is None else inputs
             if missing := [source for source in reads if source not in self.tensors]:
                 raise KeyError(f"{node.op_type} {name!r} reads {missing[0]!r} before it is written")
-            self.operators.append(Operator(name, kind, reads, output, macs, weight, function, kernel, bias, dynamic))
+            attributes = (macs, weight, function, kernel, bias, dynamic, stride, axes, operand)
+            self.operators.append(Operator(name, kind, reads, output, *attributes))
 
     def other(self, node: onnx.NodeProto) -> None:
         """Append an operator without a rule, whose kind its name says, or which the table does not know."""
         self.count_operands(node)
         known = "other" if node.domain else ONNX_KINDS.get(node.op_type, "other")
-        self.emit(node, known, function=node.op_type)
+        axes = self.axes(node) if known == "reduce" else ()
+        self.emit(node, known, function=node.op_type, axes=axes)
+
+    def axes(self, node: onnx.NodeProto) -> Shape:
+        """The axes of its first input that ``node`` works along, counted from the first; all where it names none."""
+        rank = len(self.shapes.get(node.input[0], ()))
+        given = self.constants.values(node.input[1]) if len(node.input) > 1 else integers(node, "axes")
+        return tuple(sorted(axis % rank for axis in given)) if given else tuple(range(rank))
 
     def written_by(self, name: str) -> Operator | None:
         """The operator that wrote ``name``."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx
 
-from kneepoint.hardware_models.onnx_constants import Constant, integer
+from kneepoint.hardware_models.onnx_constants import Constant, integer, integers
 from kneepoint.hardware_models.onnx_graph import OnnxGraph
 from kneepoint.hardware_models.operators import Bias, Operator, Weight
 from kneepoint.hardware_models.shape_inference import Shape
@@ -181,6 +181,7 @@ def _emit_layer(
         weight=_weight(constant, shape, channels),
         bias=_bias(bias),
         kernel=kernel,
+        stride=(integers(node, "strides") or (int(bool(kernel)),))[0],
         inputs=(source,) if source else graph.inputs(node)[:1],
         layer=_layer_name(node, constant),
         dynamic=bool(source),

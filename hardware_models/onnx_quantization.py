@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx
 from onnx import TensorProto
 
-from kneepoint.hardware_models.onnx_constants import integer
+from kneepoint.hardware_models.onnx_constants import SHAPE_SOURCES, integer
 from kneepoint.hardware_models.onnx_graph import OnnxGraph
 from kneepoint.hardware_models.operators import Format
 
@@ -91,5 +91,5 @@ def _only_quantized(graph: OnnxGraph, name: str) -> bool:
         reader.op_type == "QuantizeLinear" and _target(graph, reader) is not None
         for original in graph.originals(name)
         for reader in graph.readers.get(original, ())
-        if reader.output[0] not in graph.originals(name)
+        if reader.output[0] not in graph.originals(name) and reader.op_type not in SHAPE_SOURCES
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx
 from onnx import TensorProto
 
-from kneepoint.hardware_models.onnx_constants import Constant, attribute, integers
+from kneepoint.hardware_models.onnx_constants import Constant, attribute, integer, integers
 from kneepoint.hardware_models.onnx_graph import OnnxGraph
 from kneepoint.hardware_models.onnx_layers import (
     absorb_bias,
@@ -36,6 +36,8 @@ _ACTIVATIONS = frozenset({
 })
 # fmt: on
 _VIEWS = frozenset({"Reshape", "Flatten", "Identity", "Dropout", "Squeeze", "Unsqueeze"})
+_SCALED = 3
+"""Inputs of a Resize that is given scales, rather than sizes."""
 _STANDARD = ("", "ai.onnx")
 _PLAIN = {
     "Concat": "concat",
@@ -65,7 +67,9 @@ def _lower_activation(graph: OnnxGraph, node: onnx.NodeProto) -> None:
 def _lower_norm(graph: OnnxGraph, node: onnx.NodeProto) -> None:
     kind = "layer_norm" if node.op_type == "LayerNormalization" else "group_norm"
     graph.count(graph.constants.operand(node, 1), graph.constants.operand(node, 2))
-    graph.emit(node, kind, inputs=graph.inputs(node)[:1])
+    rank = len(graph.input(node).shape)
+    axes = tuple(range(integer(node, "axis", -1) % rank, rank)) if kind == "layer_norm" else ()
+    graph.emit(node, kind, inputs=graph.inputs(node)[:1], axes=axes)
 
 
 def _lower_add(graph: OnnxGraph, node: onnx.NodeProto) -> None:
@@ -91,7 +95,7 @@ def _lower_mul(graph: OnnxGraph, node: onnx.NodeProto) -> None:
 def _emit_with_constant(graph: OnnxGraph, node: onnx.NodeProto, kind: str, constant: Constant) -> None:
     graph.count(constant)
     factor = kind == "mul" and constant.elements == 1 and (node.op_type == "Mul" or node.input[1] in graph.constants)
-    graph.emit(node, kind, function="scale" if factor else _elementwise_function(node))
+    graph.emit(node, kind, function="scale" if factor else _elementwise_function(node), operand=constant.shape)
 
 
 def _is_silu(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
@@ -121,16 +125,29 @@ def _lower_cast(graph: OnnxGraph, node: onnx.NodeProto) -> None:
 
 
 def _lower_reduce_mean(graph: OnnxGraph, node: onnx.NodeProto) -> None:
-    rank = len(graph.input(node).shape)
-    axes = graph.constants.values(node.input[1]) if len(node.input) > 1 else integers(node, "axes")
-    if axes is not None and rank > 2 and sorted(axis % rank for axis in axes) == list(range(2, rank)):
-        return graph.emit(node, "global_avg_pool", inputs=graph.inputs(node)[:1])
+    rank, axes = len(graph.input(node).shape), graph.axes(node)
+    if rank > 2 and axes == tuple(range(2, rank)):
+        return graph.emit(node, "global_avg_pool", inputs=graph.inputs(node)[:1], axes=axes)
     return graph.other(node)
 
 
 def _lower_pool(graph: OnnxGraph, node: onnx.NodeProto) -> None:
     kind = "avg_pool" if node.op_type == "AveragePool" else "max_pool"
-    graph.emit(node, kind, kernel=integers(node, "kernel_shape"))
+    stride = (integers(node, "strides") or (1,))[0]
+    ceil = kind == "avg_pool" and integer(node, "ceil_mode", 0) and integer(node, "count_include_pad", 0)
+    function = "ceil" if ceil else ""
+    graph.emit(node, kind, kernel=integers(node, "kernel_shape"), stride=stride, function=function)
+
+
+def _lower_pad(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """With the axes that are padded, if it is with zeros."""
+    before, after = graph.input(node).shape, graph.shapes.get(node.output[0], ())
+    amounts = graph.constants.values(node.input[1]) if len(node.input) > 1 else None
+    value = graph.constants.number(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    zeros = attribute(node, "mode", b"constant") == b"constant" and value == 0
+    plain = zeros and amounts is not None and min(amounts) >= 0 and len(before) == len(after)
+    axes = tuple(axis for axis, size in enumerate(before) if after[axis] != size) if plain else ()
+    graph.emit(node, "copy", function="Pad", inputs=graph.inputs(node)[:1], axes=axes)
 
 
 def _lower_plain(graph: OnnxGraph, node: onnx.NodeProto) -> None:
@@ -138,8 +155,35 @@ def _lower_plain(graph: OnnxGraph, node: onnx.NodeProto) -> None:
     graph.emit(node, _PLAIN[node.op_type])
 
 
+def _lower_transpose(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    rank = len(graph.input(node).shape)
+    graph.emit(node, "transpose", axes=integers(node, "perm") or tuple(reversed(range(rank))))
+
+
+def _lower_along_axis(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """Concat and Softmax."""
+    graph.count_operands(node)
+    axis = integer(node, "axis", -1) % len(graph.input(node).shape)
+    graph.emit(node, _PLAIN[node.op_type], axes=(axis,))
+
+
+def _lower_resize(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """``nearest`` is what copies every element a whole number of times."""
+    mode = attribute(node, "mode", b"nearest")
+    place = attribute(node, "coordinate_transformation_mode", b"half_pixel")
+    before, after = graph.input(node).shape, graph.shapes.get(node.output[0], ())
+    whole = len(node.input) == _SCALED and not any(b % a for a, b in zip(before, after, strict=False))
+    copies = mode == b"nearest" and place == b"asymmetric" and attribute(node, "nearest_mode") == b"floor"
+    plain = whole and copies
+    function = "nearest" if plain else "linear" if mode == b"linear" else ""
+    graph.emit(node, "resize", function=function, inputs=graph.inputs(node)[:1])
+
+
 def _lower_view(graph: OnnxGraph, node: onnx.NodeProto) -> None:
-    graph.emit(node, "view", function=node.op_type.lower(), inputs=graph.inputs(node)[:1])
+    """Whose first axis is read where it is the sample's, or a size that is found: 0."""
+    sizes = graph.constants.values(node.input[1]) if node.op_type == "Reshape" and len(node.input) > 1 else (0,)
+    axes = (0,) if sizes and sizes[0] == 0 else ()
+    graph.emit(node, "view", function=node.op_type.lower(), inputs=graph.inputs(node)[:1], axes=axes)
 
 
 def _elementwise_function(node: onnx.NodeProto) -> str:
@@ -172,6 +216,11 @@ _RULES: Mapping[str, _Rule] = {
     "DequantizeLinear": lower_dequantize,
     "DynamicQuantizeLinear": lower_dynamic_quantize,
     **dict.fromkeys(_PLAIN, _lower_plain),
+    "Transpose": _lower_transpose,
+    "Concat": _lower_along_axis,
+    "Softmax": _lower_along_axis,
+    "Resize": _lower_resize,
+    "Pad": _lower_pad,
     **dict.fromkeys(_ACTIVATIONS, _lower_activation),
     **dict.fromkeys(_VIEWS, _lower_view),
 }

@@ -185,6 +185,11 @@ class Operator:
         function: Which activation (``relu``, ``hardswish``, ...), the foreign name of an ``other``, or ``sub``, ``div``
             and ``scale`` (by one constant for all elements) behind ``add`` and ``mul``.
         kernel: Spatial kernel size of convolutions and pools.
+        stride: Of convolutions and pools, along the first spatial axis; 0 where there is none.
+        axes: Of the output, which axis of the input each axis is, for a transpose; the axes that a reduction, softmax,
+            normalization or concatenation works along, counted from the first; (0,) for a view that keeps the first
+            axis, rather than computing its size.
+        operand: The shape of the constant that an elementwise operator combines its only input with, if it does.
     """
 
     name: str
@@ -197,6 +202,9 @@ class Operator:
     kernel: tuple[int, ...] = ()
     bias: Bias | None = None
     dynamic: bool = False
+    stride: int = 0
+    axes: tuple[int, ...] = ()
+    operand: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a kind the table does not know.

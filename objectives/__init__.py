@@ -2,6 +2,7 @@
 
 from kneepoint.objectives.costs import Energy, Latency, MACs, Parameters, PeakMemory, Size
 from kneepoint.objectives.expressions import Condition
+from kneepoint.objectives.measured import MeasuredLatency
 from kneepoint.objectives.objective import Objective, Scale, objective
 from kneepoint.objectives.quality import Accuracy, Loss
 from kneepoint.objectives.registry import bind_objectives, objective_named
@@ -14,6 +15,7 @@ __all__ = [
     "Latency",
     "Loss",
     "MACs",
+    "MeasuredLatency",
     "Objective",
     "Parameters",
     "PeakMemory",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kneepoint.hardware_models.devices import Device, load_device
+from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.devices import load_device
 from kneepoint.hardware_models.workload import Workload
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View

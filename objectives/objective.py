@@ -43,12 +43,14 @@ class Objective(ABC):
         direction: ``maximize`` or ``minimize``.
         unit: For people; may be empty.
         device: The device whose front it belongs to, or an empty string for every front.
+        conditions: What else its scores depend on; a run is resumed only where it is the same. Mostly nothing.
     """
 
     name: str
     direction: Direction = "minimize"
     unit: str = ""
     device: str = ""
+    conditions: str = ""
 
     @abstractmethod
     def score(self, view: View) -> Score:

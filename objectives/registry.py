@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kneepoint.objectives.costs import Energy, Latency, MACs, Parameters, PeakMemory, Size
+from kneepoint.objectives.measured import MEASURED, MeasuredLatency
 from kneepoint.objectives.objective import Objective, ObjectiveFunction, objective
 from kneepoint.objectives.quality import Accuracy, Loss
 from kneepoint.tasks.errors import ObjectiveError, nearest
@@ -30,6 +31,8 @@ def objective_named(name: str, task: Task) -> Objective:
         ObjectiveError: If there is none; the message names the nearest.
         DeviceError: If the device is unknown.
     """
+    if name.startswith(MEASURED):
+        return MeasuredLatency.named(name)
     kind, at, device = name.partition("@")
     if at and kind in _ON_DEVICE:
         return _ON_DEVICE[kind](device)
@@ -37,7 +40,7 @@ def objective_named(name: str, task: Task) -> Objective:
         return Accuracy().bind(task)
     if name in _ANYWHERE:
         return _ANYWHERE[name]()
-    known = [task.metric.name, *_ANYWHERE, *(f"{key}@DEVICE" for key in _ON_DEVICE)]
+    known = [task.metric.name, *_ANYWHERE, MeasuredLatency().name, *(f"{key}@DEVICE" for key in _ON_DEVICE)]
     raise ObjectiveError(f"unknown objective {name!r}; {nearest(name, known)}")
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from kneepoint.hardware_models.cost_model import Cost, CostModel
-from kneepoint.hardware_models.devices import Device
+from kneepoint.hardware_models.cost import Cost
+from kneepoint.hardware_models.cost_model import CostModel
+from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.workload import Workload
 from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import ObjectiveError
 from kneepoint.tasks.task import Task
+
+_REMEMBERED = 16
+"""Devices whose prices are kept ready."""
+_models: dict[str, CostModel] = {}
 
 
 @dataclass
@@ -25,6 +33,7 @@ class View:
         network: The traced structure the policy refers to.
         outputs: All outputs on the validation data; tensor, tuple or dict of tensors.
         targets: All targets, in the same order.
+        write: Makes the serialized artifact; None where nothing can be exported.
     """
 
     task: Task
@@ -32,8 +41,21 @@ class View:
     network: Network
     outputs: Any
     targets: Any
+    write: Callable[[], bytes] | None = None
     _table: OperatorTable | None = field(default=None, repr=False)
     _costs: dict[str, Cost] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def artifact(self) -> bytes:
+        """The candidate as it would be deployed: a serialized ONNX model.
+
+        Raises:
+            ObjectiveError: If the view was made without a way to write it.
+            JobFailed: If torch.onnx cannot write an operator of the network.
+        """
+        if self.write is None:
+            raise ObjectiveError("a view needs a way to write the artifact; this one has none: View(..., write=...)")
+        return self.write()
 
     @property
     def table(self) -> OperatorTable:
@@ -49,5 +71,14 @@ class View:
     def cost(self, device: Device) -> Cost:
         """What the candidate costs on ``device``, with a breakdown by kernel."""
         if device.digest not in self._costs:
-            self._costs[device.digest] = CostModel(device).cost(self.workload(device))
+            self._costs[device.digest] = _model(device).cost(self.workload(device))
         return self._costs[device.digest]
+
+
+def _model(device: Device) -> CostModel:
+    """The model of ``device``, which remembers the kernels it has priced for other candidates."""
+    if device.digest not in _models:
+        if len(_models) >= _REMEMBERED:
+            _models.pop(next(iter(_models)))
+        _models[device.digest] = CostModel(device)
+    return _models[device.digest]

@@ -10,7 +10,12 @@ from kneepoint.reports.run_view import ObjectiveEntry, PolicyEntry, RunView, Sco
 ID_LENGTH = 8
 _MOST_DECIMALS = 6
 # What a lower and a higher cost is called, by how the objective's name begins.
-_COMPARATIVES = {"latency": ("faster", "slower"), "size": ("smaller", "larger"), "storage": ("smaller", "larger")}
+_COMPARATIVES = {
+    "latency": ("faster", "slower"),
+    "measured_latency": ("faster", "slower"),
+    "size": ("smaller", "larger"),
+    "storage": ("smaller", "larger"),
+}
 
 
 def printable(text: str) -> str:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kneepoint.hardware_models.cost_model import Cost, CostModel
-from kneepoint.hardware_models.devices import DEFAULT, Device
+from kneepoint.hardware_models.cost import Cost
+from kneepoint.hardware_models.cost_model import CostModel
+from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.kernels import FORMATS
 from kneepoint.hardware_models.operators import OperatorTable
-from kneepoint.hardware_models.workload import FORMATS, Workload
+from kneepoint.hardware_models.workload import Workload
 from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import UNTOUCHED, LayerPolicy, Policy
@@ -136,13 +138,8 @@ def _executed(network: Network, table: OperatorTable, workload: Workload, device
     for name, kind, code in zip(workload.names, workload.kinds, workload.format, strict=True):
         if name in held:
             unpacked = held[name] in FORMATS
-            formats[_computed(device, kind, FORMATS[int(code)]) if unpacked else held[name]] += 1
+            formats[device.executed(kind, FORMATS[int(code)]) if unpacked else held[name]] += 1
     return dict(formats)
-
-
-def _computed(device: Device, kind: str, asked: str) -> str:
-    """``asked`` where the device has such kernels, else its fallback."""
-    return asked if asked in device.formats.get(kind, device.formats[DEFAULT]) else device.fallback
 
 
 def _unpriced(workload: Workload, cost: Cost) -> tuple[Unpriced, ...]:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,15 +110,14 @@ class Evaluator:
     def score(self, compressed: CompressedNetwork) -> dict[str, Score]:
         """Every objective's score of a network."""
         outputs, targets = self._predict(compressed)
-        view = View(self.space.task, compressed.policy, compressed.network, outputs, targets)
+        write = partial(self.execution.artifact, compressed)
+        view = View(self.space.task, compressed.policy, compressed.network, outputs, targets, write)
         return {objective.name: recordable(objective.score(view)) for objective in self.objectives}
 
     def _predict(self, compressed: CompressedNetwork) -> tuple[Any, Any]:
         if self.measure == "simulator":
             return self.space.task.predict(compressed.module)
-        if self._execution is None:
-            self._execution = Execution(self.space.task, self._unpruned, self.threads)
-        return self._execution.predict(compressed)
+        return self.execution.predict(compressed)
 
     def _unpruned(self, compressed: CompressedNetwork) -> CompressedNetwork:
         policy = compressed.policy
@@ -147,6 +147,13 @@ class Evaluator:
             store = StudentStore(self.directory / "students")
             self._compressor = Compressor(self.space, store, self.seed, self.settings)
         return self._compressor
+
+    @property
+    def execution(self) -> Execution:
+        """Made at first use; it keeps a template for every architecture."""
+        if self._execution is None:
+            self._execution = Execution(self.space.task, self._unpruned, self.threads)
+        return self._execution
 
     def __getstate__(self) -> dict[str, object]:
         """Without what the next process makes again."""

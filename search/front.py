@@ -217,7 +217,7 @@ def _row(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
 def _axis_of_pick(which: str, axes: Sequence[Axis]) -> Axis:
     wanted = {
         "most-accurate": quality_of(axes),
-        "fastest": [axis.name.startswith("latency_ms@") for axis in axes],
+        "fastest": [axis.name.startswith(("latency_ms@", "measured_latency_ms")) for axis in axes],
         "smallest": [axis.name in ("size_mb", "parameters") for axis in axes],
     }
     for axis, suits in zip(axes, wanted[which], strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kneepoint.hardware_models.devices import Device
+from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.workload import Workload
 from kneepoint.search.device_facts import DeviceFacts, device_facts
 from kneepoint.search.time_estimate import Effort, TimeEstimate, estimate_time

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from optuna.samplers import BaseSampler
 
 from kneepoint.compression.settings import CompressionSettings
-from kneepoint.hardware_models.devices import Device
+from kneepoint.hardware_models.device import Device
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.objectives.registry import bind_objectives, objective_named
@@ -34,6 +34,7 @@ IDENTITY = (
     "quantization",
     "measure",
     "devices",
+    "conditions",
 )
 """What must be equal for a run to be resumed; budgets may change."""
 
@@ -167,6 +168,7 @@ class Job:
             "quantization": asdict(self.settings.quantization),
             "measure": self.measure,
             "devices": {device.name: device.digest for device in self.devices},
+            "conditions": {entry.name: entry.conditions for entry in self.scored if entry.conditions},
             "versions": {"python": platform.python_version(), **_versions()},
             "fingerprint": self.task.fingerprint(),
         }

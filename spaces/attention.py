@@ -1,24 +1,25 @@
-"""Scaled dot-product attention as rows of the operator table: what ONNX writes in its place."""
+"""Scaled dot-product attention as rows of the operator table: what is exported in its place."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Generator, Iterator, MutableMapping
 from dataclasses import dataclass
 
 from kneepoint.hardware_models.operators import Operator, Tensor
+from kneepoint.spaces.constant_folding import constant_value
 from kneepoint.spaces.network import Network, Operation
+from kneepoint.spaces.tracing import operator_name, source_of
 
 ATTENTION = "scaled_dot_product_attention"
 _SCALE = "scale"
-_MASK, _CAUSAL = 3, 5
+_MASK, _CAUSAL, _GROUPED = 3, 5, 7
 """Positions of arguments of torch.nn.functional.scaled_dot_product_attention."""
 
 
 def attention_operators(
     network: Network, operation: Operation, tensors: MutableMapping[str, Tensor], folded: Collection[str]
 ) -> Iterator[Operator]:
-    """softmax(q s (k s)^T + mask) v, where s is the fourth root of the usual factor 1 / depth, as torch.onnx writes it.
+    """softmax(query key^T / sqrt(depth) + mask) value, as this package writes it (``kneepoint.deployment.attention``).
 
     Vaswani et al., "Attention is all you need", NeurIPS 2017, equation 1.
 
@@ -28,35 +29,68 @@ def attention_operators(
         tensors: The activations between these operators are added.
         folded: Operations that are constants.
     """
-    query, key, value, *mask = operation.inputs
+    query, key, value, *_ = operation.inputs
+    parts = _Parts(operation.name, tensors)
+    if network.argument(operation, _GROUPED, "enable_gqa", False) and _heads(tensors[query]) != _heads(tensors[key]):
+        query, key, value = yield from parts.grouped(query, key, value)
     *batch, rows, depth = tensors[query].shape
     columns = tensors[key].shape[-2]
-    parts = _Parts(operation.name, tensors)
-    scores, turned = (*batch, rows, columns), (*batch, depth, columns)
-    yield parts.operator("flat key", "view", (key,), (math.prod(batch), columns, depth))
-    yield parts.operator("turned key", "transpose", (parts.last,), (math.prod(batch), depth, columns))
-    yield parts.operator("key", "view", (parts.last,), turned)
-    unscaled = parts.last
-    yield parts.operator("scaled query", "mul", (query,), tensors[query].shape, function=_SCALE)
-    scaled = parts.last
-    yield parts.operator("scaled key", "mul", (unscaled,), turned, function=_SCALE)
-    given = network.argument(operation, _MASK, "attn_mask", None)
-    chosen = given is not None and not given.meta["val"].is_floating_point()  # true where a position may be seen
-    terms = tuple(name for name in mask if name not in folded)
-    scaled_key = parts.last
-    if terms and chosen:
-        yield parts.operator("mask", "select", terms, tensors[terms[0]].shape, function="Where")
-        terms = (parts.last,)
-    yield parts.operator("scores", "matmul", (scaled, scaled_key), scores, tensors[query].elements * columns)
-    if given is not None or network.argument(operation, _CAUSAL, "is_causal", False):
-        yield parts.operator("masked", "add", (parts.last, *terms), scores)
-    yield parts.operator("weights", "softmax", (parts.last,), scores)
-    if chosen:  # a row that sees nothing has no weights
-        weights = parts.last
-        yield parts.operator("missing", "select", (weights,), scores, function="IsNaN")
-        yield parts.operator("some weights", "select", (parts.last, weights), scores, function="Where")
-    macs = tensors[operation.name].elements * columns
-    yield Operator(operation.name, "matmul", (parts.last, value), operation.name, macs)
+    scaled = yield from parts.operator("scaled query", "mul", (query,), (*batch, rows, depth), _SCALE, operand=())
+    swapped = (*range(len(batch)), len(batch) + 1, len(batch))
+    turned = (*tensors[key].shape[:-2], depth, columns)
+    turned_key = yield from parts.operator("turned key", "transpose", (key,), turned, axes=swapped)
+    shape, macs = (*batch, rows, columns), tensors[query].elements * columns
+    scores = yield from parts.operator("scores", "matmul", (scaled, turned_key), shape, macs=macs)
+    mask = _mask(network, operation, folded)
+    masked = scores
+    if mask.summand is not None:
+        masked = yield from parts.operator("masked", "add", (scores,), shape, operand=mask.summand)
+    elif mask.name and mask.chooses:
+        chosen = yield from parts.operator("mask", "select", (mask.name,), tensors[mask.name].shape, "Where")
+        masked = yield from parts.operator("masked", "add", (scores, chosen), shape)
+    elif mask.name:
+        masked = yield from parts.operator("masked", "add", (scores, mask.name), shape)
+    weights = yield from parts.operator("weights", "softmax", (masked,), shape, axes=(len(shape) - 1,))
+    yield from parts.result(operation, weights, value, mask)
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """What is done about a mask.
+
+    Attributes:
+        name: Of the activation that it is; empty for a constant, or none.
+        summand: The shape of the constant that is added; None where nothing is.
+        chooses: Whether it is made of truth values.
+        blind: Whether a row may see nothing, so that its result is set to 0.
+    """
+
+    name: str = ""
+    summand: tuple[int, ...] | None = None
+    chooses: bool = False
+    blind: bool = False
+
+
+def _mask(network: Network, operation: Operation, folded: Collection[str]) -> _Mask:
+    node = network.argument(operation, _MASK, "attn_mask", None)
+    while node is not None and operator_name(node) == "expand":  # broadcasting does the same
+        node = source_of(node)
+    if network.argument(operation, _CAUSAL, "is_causal", False):
+        sizes = (operation.shape[-2], network.operation_of[operation.inputs[1]].shape[-2])
+        return _Mask(summand=sizes)
+    if node is None:
+        return _Mask()
+    chooses = not node.meta["val"].is_floating_point()
+    if node.op == "call_function" and node.name not in folded:
+        return _Mask(node.name, None, chooses, chooses)
+    value = constant_value(network, node)
+    if bool(value.all()) if chooses else not bool(value.any()):
+        return _Mask()
+    return _Mask("", tuple(value.shape), chooses, chooses and not bool(value.any(-1).all()))
+
+
+def _heads(tensor: Tensor) -> int:
+    return tensor.shape[-3] if len(tensor.shape) > 2 else 1
 
 
 @dataclass
@@ -66,16 +100,62 @@ class _Parts:
     Attributes:
         name: Of the attention.
         tensors: Are added to.
-        last: What was written last.
     """
 
     name: str
     tensors: MutableMapping[str, Tensor]
-    last: str = ""
 
     def operator(
-        self, part: str, kind: str, inputs: tuple[str, ...], shape: tuple[int, ...], macs: int = 0, function: str = ""
-    ) -> Operator:
-        self.last = f"{self.name}: {part}"
-        self.tensors[self.last] = Tensor(self.last, shape)
-        return Operator(self.last, kind, inputs, self.last, macs, function=function)
+        self,
+        part: str,
+        kind: str,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        function: str = "",
+        *,
+        macs: int = 0,
+        axes: tuple[int, ...] = (),
+        operand: tuple[int, ...] | None = None,
+    ) -> Generator[Operator, None, str]:
+        """Yields one operator; returns the name of what it writes."""
+        name = f"{self.name}: {part}"
+        self.tensors[name] = Tensor(name, shape)
+        yield Operator(name, kind, inputs, name, macs, function=function, axes=axes, operand=operand)
+        return name
+
+    def grouped(self, query: str, key: str, value: str) -> Generator[Operator, None, tuple[str, str, str]]:
+        """Heads of the query that share a key become an axis of their own."""
+        (*batch, heads, rows, depth), shared = self.tensors[query].shape, _heads(self.tensors[key])
+        wide = (*batch, shared, heads // shared, rows, depth)
+        split = yield from self.operator("grouped query", "view", (query,), wide)
+        turned = []
+        for part, name in (("grouped key", key), ("grouped value", value)):
+            shape = self.tensors[name].shape
+            turned.append((yield from self.operator(part, "view", (name,), (*shape[:-2], 1, *shape[-2:]), "unsqueeze")))
+        return split, turned[0], turned[1]
+
+    def result(self, operation: Operation, weights: str, value: str, mask: _Mask) -> Iterator[Operator]:
+        """The weighted values; nothing for rows that see nothing."""
+        shape = (*self.tensors[weights].shape[:-1], self.tensors[value].shape[-1])
+        macs = self.tensors[weights].elements * shape[-1]
+        whole = shape == self.tensors[operation.name].shape
+        if whole and not mask.blind:
+            yield Operator(operation.name, "matmul", (weights, value), operation.name, macs)
+            return
+        seen = yield from self.operator("values", "matmul", (weights, value), shape, macs=macs)
+        if mask.blind and mask.name:
+            sizes = self.tensors[mask.name].shape
+            number = yield from self.operator("mask as numbers", "select", (mask.name,), sizes, "Cast")
+            last = (len(sizes) - 1,)
+            any_seen = (*sizes[:-1], 1)
+            rows = yield from self.operator("rows that see", "reduce", (number,), any_seen, "ReduceMax", axes=last)
+            inputs: tuple[str, ...] = (seen, rows)
+            operand = None
+        else:
+            inputs, operand = (seen,), (*(mask.summand or ())[:-1], 1)
+        if mask.blind and whole:
+            yield Operator(operation.name, "mul", inputs, operation.name, operand=operand)
+            return
+        if mask.blind:
+            seen = yield from self.operator("seen", "mul", inputs, shape, operand=operand)
+        yield Operator(operation.name, "view", (seen,), operation.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from kneepoint.hardware_models.operators import (
@@ -19,7 +19,9 @@ from kneepoint.hardware_models.operators import (
 )
 from kneepoint.spaces.attention import ATTENTION, attention_operators
 from kneepoint.spaces.constant_folding import folded_operations
+from kneepoint.spaces.moves import tidied
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length
+from kneepoint.spaces.operator_attributes import Attributes, operator_attributes
 from kneepoint.spaces.policy import Policy
 from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, QuantPlan, WeightQuant
 
@@ -50,9 +52,7 @@ def lower(network: Network, policy: Policy, batch: int = 1) -> OperatorTable:
     formats = {name: _FORMATS[quant.bits] for name, quant in plan.activations.items()}
     tensors = {name: Tensor(name, shape, formats.get(name, "fp32")) for name, shape in shapes.items()}
     folded = folded_operations(network)
-    operators = _merged_transposes(
-        tuple(_operators(network, plan, channels, tensors, folded)), tensors, network.outputs
-    )
+    operators = tidied(_operators(network, plan, channels, tensors, folded), tensors, network.outputs)
     tables = [_weight(network, network.operation_of[name], plan, channels) for name in folded]
     weights = tuple(replace(weight, format="fp32") for weight in tables if weight)
     table = OperatorTable(operators, tensors, tuple(network.inputs), network.outputs, folded=weights)
@@ -72,7 +72,7 @@ def is_product(network: Network, operation: Operation) -> bool:
 def _operators(
     network: Network, plan: QuantPlan, channels: Channels, tensors: dict[str, Tensor], folded: Collection[str]
 ) -> Iterator[Operator]:
-    names = _operator_names(network)
+    names, attributes = _operator_names(network), operator_attributes(network)
     for operation in network.operations:
         if operation.name in folded:
             continue
@@ -82,10 +82,19 @@ def _operators(
             weight = _weight(network, operation, plan, channels)
             bias = _bias(network, operation, plan, weight)
             operator = _operator(operation, names[operation.name], weight, tensors)
-            function = "scale" if _is_factor(network, operation) else operation.function
-            inputs = tuple(name for name in operation.inputs if name not in folded)
-            dynamic = operation.layer in plan.dynamic
-            yield replace(operator, inputs=inputs, function=function, bias=bias, dynamic=dynamic)
+            known = attributes[operation.name]
+            operand = _operand(network, operation, channels, folded, tensors)
+            yield replace(
+                operator,
+                inputs=tuple(name for name in operation.inputs if name not in folded),
+                function=_function(operation, known, operand),
+                bias=bias,
+                dynamic=operation.layer in plan.dynamic,
+                kernel=operator.kernel if known.kernel is None else known.kernel,
+                stride=known.stride,
+                axes=known.axes,
+                operand=operand,
+            )
 
 
 def _operator(operation: Operation, name: str, weight: Weight | None, tensors: Mapping[str, Tensor]) -> Operator:
@@ -104,26 +113,28 @@ def _operator(operation: Operation, name: str, weight: Weight | None, tensors: M
     )
 
 
-def _is_factor(network: Network, operation: Operation) -> bool:
-    """Whether the operator multiplies, or divides, one activation by one constant for all its elements."""
-    constants = [network.parameter_shapes[name] for name in network.constants_of(operation)]
-    return operation.kind == "mul" and len(operation.inputs) == 1 and all(math.prod(shape) == 1 for shape in constants)
+def _function(operation: Operation, known: Attributes, operand: tuple[int, ...] | None) -> str:
+    """``scale`` where it multiplies, or divides, one activation by one constant for all elements."""
+    if operation.kind == "mul" and operand is not None and math.prod(operand) == 1:
+        return "scale"
+    return operation.function if known.function is None else known.function
 
 
-def _merged_transposes(
-    operators: Sequence[Operator], tensors: Mapping[str, Tensor], outputs: Sequence[str]
-) -> tuple[Operator, ...]:
-    """As torch.onnx writes them: one of another reads what that one reads, which goes if nobody else needs it."""
-    transposes = {operator.output: operator for operator in operators if operator.kind == "transpose"}
-    merged: list[Operator] = []
-    for operator in operators:
-        first = transposes.get(operator.inputs[0]) if operator.kind == "transpose" else None
-        if first is not None and tensors[first.output].format == "fp32":
-            operator = replace(operator, inputs=first.inputs)
-            transposes[operator.output] = operator
-        merged.append(operator)
-    read = {name for operator in merged for name in operator.inputs} | set(outputs)
-    return tuple(operator for operator in merged if operator.kind != "transpose" or operator.output in read)
+def _operand(
+    network: Network,
+    operation: Operation,
+    channels: Channels,
+    folded: Collection[str],
+    tensors: Mapping[str, Tensor],
+) -> tuple[int, ...] | None:
+    """The shape of the constant that an elementwise operator combines its only input with."""
+    if operation.kind not in ("add", "mul"):
+        return None
+    constants = [tensors[name].shape for name in operation.inputs if name in folded]
+    constants += [_parameter_shape(network, name, channels) for name in network.constants_of(operation)]
+    if len(operation.inputs) - len(set(operation.inputs) & set(folded)) > 1:
+        return None
+    return max(constants, key=math.prod, default=())
 
 
 def _operator_names(network: Network) -> dict[str, str]:

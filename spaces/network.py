@@ -321,6 +321,11 @@ class Network:
         """An argument of the call that an operation stands for, by position or by name."""
         return argument_of(self._nodes[operation.name], position, name, default)
 
+    def node(self, operation: Operation) -> fx.Node:
+        """The call in the traced graph that an operation stands for."""
+        node: fx.Node = self._nodes[operation.name]
+        return node
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, buffers and constants by name (shared, not copied)."""
         return tensors_of(self.graph_module)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kneepoint.deployment.measuring_process import MeasuringProcess
 from kneepoint.search.driver import Driver
 
 Command = Callable[..., Any]
@@ -144,11 +145,50 @@ def test_measure_times_and_scores(command: Command, finished: Path, folder: Path
     facts = json.loads(command("measure", model, "--seconds", "0.05", "--task", reference, "--json").out)
     assert facts["bytes"] == model.stat().st_size
     assert 0 < facts["low_ms"] <= facts["median_ms"] <= facts["high_ms"]
+    assert facts["noise"].keys() >= {"noisy", "verdict"}
+    assert not facts["interrupted"]
     manifest = json.loads(model.with_suffix(".json").read_text())
     assert facts["score"] == manifest["executed"]
     shown = command("measure", model, "--seconds", "0.05", "--task", reference, "--split", "test")
     assert "accuracy on test" in shown.out
     assert "median" in shown.out
+    assert "the machine was" in shown.out.lower()
+    assert shown.err == ""  # no progress where nobody watches
+
+
+def test_measure_compares_two_models(command: Command, finished: Path) -> None:
+    (model, *_) = (finished / "artifacts").glob("*.onnx")
+    facts = json.loads(command("measure", model, model, "--seconds", "0.05", "--json").out)
+    assert [one["model"] for one in facts["models"]] == [str(model)] * 2
+    assert facts["ratio"]["low"] <= facts["ratio"]["value"] <= facts["ratio"]["high"]
+    assert facts["verdict"]
+    assert len(command("measure", model, model, "--seconds", "0.05").out.splitlines()) == 5
+
+
+@pytest.mark.parametrize("rounds", [3, 8])
+def test_an_interrupted_measurement_shows_what_it_has_if_that_suffices(
+    command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    (model, *_) = (finished / "artifacts").glob("*.onnx")
+    asked, original = [], MeasuringProcess.round
+
+    def interrupted(self: MeasuringProcess, seconds: float) -> dict[str, list[float]]:
+        asked.append(seconds)
+        if len(asked) > rounds:
+            raise KeyboardInterrupt
+        return original(self, 1e-3)
+
+    monkeypatch.setattr(MeasuringProcess, "round", interrupted)
+    monkeypatch.setattr("kneepoint.deployment.measuring.TIGHT", 0.0)
+    done = command("measure", model, "--json")
+    assert done.code == 130
+    assert done.err.startswith("interrupted")
+    assert done.err.count("\n") == 1
+    if rounds == 8:
+        facts = json.loads(done.out)
+        assert (facts["rounds"], facts["interrupted"]) == (8, True)
+    else:
+        assert done.out == ""
 
 
 @pytest.mark.parametrize(
@@ -158,6 +198,10 @@ def test_measure_times_and_scores(command: Command, finished: Path, folder: Path
         (("report", "nowhere"), "nowhere"),
         (("resume", "nowhere"), "there is none in nowhere"),
         (("measure", "nowhere.onnx"), "there is none at nowhere.onnx"),
+        (("measure", "nowhere.onnx", "--threads", "0"), "--threads"),
+        (("measure", "nowhere.onnx", "--threads", "4096"), "a core for every thread"),
+        (("measure", "nowhere.onnx", "--size", "width"), "--size reads NAME=N"),
+        (("measure", "nowhere.onnx", "--size", "width=0"), "--size reads NAME=N"),
         (("search", "nowhere.yaml"), "there is no job file nowhere.yaml"),
         (("devices", "show", "raspbery-pi-4b"), "did you mean 'raspberry-pi-4b'"),
         (("devices", "show", "this-machine"), "devices calibrate"),
@@ -219,10 +263,9 @@ def test_devices_are_listed_shown_and_estimated(command: Command, finished: Path
         for threads in (1, 4)
     }
     assert estimates[1]["latency_ms"] > estimates[4]["latency_ms"]
-    sizes = {"peak_memory_bytes", "storage_bytes"}
-    assert (
-        estimates[4].keys() == {"device", "latency_ms", "latency_ms_error", "energy_mj", "coverage", "kernels"} | sizes
-    )
+    sizes = {"peak_memory_bytes", "storage_bytes", "reserved_memory_bytes"}
+    costs = {"latency_ms", "latency_ms_error", "energy_mj", "transfer_ms"}
+    assert estimates[4].keys() == {"device", "coverage", "kernels", "unpriced"} | costs | sizes
     front = json.loads((finished / "front.json").read_text())
     member = next(entry for entry in front["candidates"] if entry["artifact"] == f"artifacts/{model.name}")
     predicted = member["scores"]["latency_ms@raspberry-pi-4b"]["value"]

@@ -24,6 +24,7 @@ from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.metrics import as_metric
 from kneepoint.tasks.residual_network import ResidualNet
 from kneepoint.tasks.task import Task
+from tests.deployment.kernel_networks import KERNEL_NETWORKS
 
 MIXED = (8, 32, 4, 16, 2)
 
@@ -187,6 +188,7 @@ def first_loss(outputs: Any, targets: Tensor) -> Tensor:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
+    **KERNEL_NETWORKS,
     "residual": (lambda: ResidualNet(width=8, depth=1), lambda n: torch.randn(n, 1, 12, 12)),
     "mobile": (Mobile, lambda n: torch.randn(n, 3, 16, 16)),
     "sound": (Sound, lambda n: torch.randn(n, 2, 32)),

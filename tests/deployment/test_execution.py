@@ -9,6 +9,7 @@ import torch
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.deployment import execution
 from kneepoint.deployment.execution import Execution
+from kneepoint.deployment.runtime import kernel_counts
 from kneepoint.deployment.template import template_of
 from kneepoint.deployment.writing import write
 from kneepoint.spaces.policy import Policy
@@ -91,6 +92,14 @@ def test_networks_with_sizes_written_into_them_are_exported_once_and_simulated_w
         simulated, _ = bench.task("sound").predict(compressed.module)
         torch.testing.assert_close(executed, simulated, rtol=1e-3, atol=1e-3)
     assert len(exports) == 1
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile"])
+def test_an_artifact_to_be_timed_has_the_kernels_of_what_is_shipped(bench: Any, name: str) -> None:
+    runs = executor(bench, name)
+    for how in ("8", "pruned"):
+        data = runs.artifact(bench.compressed(name, how))
+        assert kernel_counts(data) == kernel_counts(bench.export(name, how).data)
 
 
 def test_a_template_of_one_width_refuses_another(bench: Any) -> None:

@@ -126,6 +126,13 @@ def test_integer_products_run_on_integer_kernels_also_where_a_layer_is_shared(be
     assert not {"MatMul", "FusedMatMul", "Gemm"} & set(kernels)
 
 
+@pytest.mark.parametrize("name", ["tokens", "attention"])
+@pytest.mark.parametrize("how", ["fp32", "8"])
+def test_no_shape_is_computed_at_inference(bench: Any, name: str, how: str) -> None:
+    kernels = kernel_counts(bench.export(name, how).data)
+    assert not {"Shape", "Slice", "Concat", "Expand", "Range", "ConstantOfShape", "Where", "IsNaN"} & set(kernels)
+
+
 class Eigenvalues(nn.Module):
     def __init__(self) -> None:
         super().__init__()

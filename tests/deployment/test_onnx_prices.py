@@ -1,17 +1,12 @@
-"""What a policy is priced at, and what its artifact is priced at and really runs: one and the same."""
+"""What a policy is priced at, and what its artifact is priced at: one and the same."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 from onnx import TensorProto
 
-from kneepoint.deployment import kernel_counts
-from kneepoint.deployment.runtime import open_session
 from kneepoint.hardware_models import FUSION_RULES, CostModel, Workload, fuse, list_devices, load_device, read_onnx
 from kneepoint.spaces.lowering import lower
 
@@ -27,7 +22,7 @@ FORMAT_CASES = [(name, how) for name in ("tokens", "attention") for how in FORMA
 
 def test_both_rule_sets_of_the_shipped_devices_are_compared() -> None:
     shipped = {load_device(name).fusion for name in ("raspberry-pi-4b", "x86-server")}
-    assert {tuple(rules) for rules in shipped} == {("activation",), tuple(FUSION_RULES)}
+    assert {frozenset(rules) for rules in shipped} == {frozenset(["activation"]), frozenset(FUSION_RULES)}
     assert {"raspberry-pi-4b", "x86-server"} <= set(list_devices())
 
 
@@ -61,86 +56,6 @@ def test_storage_is_the_bytes_in_the_file_but_for_scales_of_activations_and_zero
     unpredicted = 5 * len(plan.activations) + 10 + 16  # scale and zero point; the head's zero points; axes of the mean
     shields = 5 * 32 * len(floats) if plan.activations else 0  # a scale and zero point for each input channel at most
     assert 0 <= written - predicted <= unpredicted + shields
-
-
-# Float layers between integer ones. No quantized value has two float readers here, and none is added to a float one:
-# ONNX Runtime dequantizes a value once for each reader, and quantizes it again around a transpose of its own.
-NEIGHBOURS = {"stages.0.0.conv1": 32, "stages.1.0.conv1": 4, "stages.2.0.conv1": 16, "head": 2}
-
-
-@pytest.mark.parametrize("how", ["fp32", "16", "8", "4", "2", "neighbours", "pruned", "student"])
-def test_the_predicted_kernels_are_those_that_run(bench: Any, how: str) -> None:
-    exported = bench.export("residual", bench.bits("residual", NEIGHBOURS) if how == "neighbours" else how)
-    table = lower(exported.compressed.network, exported.compressed.policy)
-    predicted = Counter((kernel.kind, kernel.format) for kernel in fuse(table))
-    real = kernel_counts(exported.data)
-    assert {
-        "QLinearConv": real["QLinearConv"],
-        "QLinearAdd": real["QLinearAdd"],
-        "QGemm": real["QGemm"],
-        "Conv": real["Conv"] + real["FusedConv"],
-        "Gemm": real["Gemm"] + real["FusedGemm"],
-        "QuantizeLinear": real["QuantizeLinear"],
-        "DequantizeLinear": real["DequantizeLinear"],
-    } == {
-        "QLinearConv": predicted["conv", "int8"],
-        "QLinearAdd": predicted["add", "int8"],
-        "QGemm": predicted["linear", "int8"],
-        "Conv": predicted["conv", "fp32"],
-        "Gemm": predicted["linear", "fp32"],
-        "QuantizeLinear": predicted["quantize", "int8"],
-        "DequantizeLinear": predicted["dequantize", "int8"],
-    }
-
-
-# What the runtime calls a kernel, and what the rules call it. Reshapes, arithmetic on shapes and copies are left aside:
-# the runtime computes the sizes of free dimensions with them.
-RUNTIME_KERNELS = {
-    "QGemm": ("linear", "int8"),
-    "QLinearMatMul": ("linear", "int8"),
-    "MatMulIntegerToFloat": ("linear", "int8"),
-    "DynamicQuantizeMatMul": ("linear", "int8"),
-    "Gemm": ("linear", "fp32"),
-    "FusedGemm": ("linear", "fp32"),
-    "MatMulNBits": ("linear", "fp32"),
-    "FusedMatMul": ("matmul", "fp32"),
-    "Add": ("add", "fp32"),
-    "QLinearAdd": ("add", "int8"),
-    "Mul": ("mul", "fp32"),
-    "Gelu": ("activation", "fp32"),
-    "BiasGelu": ("activation", "fp32"),
-    "Relu": ("activation", "fp32"),
-    "Softmax": ("softmax", "fp32"),
-    "LayerNormalization": ("layer_norm", "fp32"),
-    "QuantizeLinear": ("quantize", "int8"),
-    "DynamicQuantizeLinear": ("quantize", "int8"),
-    "DequantizeLinear": ("dequantize", "int8"),
-    "Cast": ("dequantize", "int8"),
-}
-
-
-def runtime_kernels(data: bytes, folder: Path) -> Counter[tuple[str, str]]:
-    path = folder / "optimized.onnx"
-    open_session(data, optimized=path)
-    graph = onnx.load(path).graph
-    constants = {entry.name for entry in graph.initializer}
-    found: Counter[tuple[str, str]] = Counter()
-    for node in graph.node:
-        if node.op_type == "MatMul":
-            found["linear" if node.input[1] in constants else "matmul", "fp32"] += 1
-        elif node.op_type in RUNTIME_KERNELS:
-            found[RUNTIME_KERNELS[node.op_type]] += 1
-    return found
-
-
-@pytest.mark.parametrize("name", ["tokens", "attention"])
-@pytest.mark.parametrize("how", FORMATS)
-def test_the_kernels_of_linear_layers_are_those_that_run(bench: Any, name: str, how: str, tmp_path: Path) -> None:
-    exported = bench.export(name, how)
-    kernels = fuse(lower(exported.compressed.network, exported.compressed.policy))
-    kinds = {kind for kind, _ in RUNTIME_KERNELS.values()}
-    predicted = Counter((kernel.kind, kernel.format) for kernel in kernels if kernel.kind in kinds)
-    assert predicted == runtime_kernels(exported.data, tmp_path)
 
 
 @pytest.mark.parametrize("device", ["raspberry-pi-4b", "x86-server"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from kneepoint.hardware_models import (
     list_devices,
     load_device,
 )
+from kneepoint.hardware_models.kernels import FORMATS
+from kneepoint.hardware_models.liveness import Buffers
+from kneepoint.hardware_models.price_table import rows_of
 from kneepoint.tasks.errors import DeviceError
 
 SIMPLE: dict[str, Any] = {
@@ -36,14 +40,15 @@ SIMPLE: dict[str, Any] = {
     "element_rates": {"add": {"fp32": 1.0}},
     "scalar_rate": 0.01,
     "bandwidth_gb_s": 1.0,
-    "cache_kb": 1.0,
-    "cache_bandwidth_gb_s": 10.0,
+    "caches": [{"kb": 1.0, "bandwidth_gb_s": 10.0}],
     "floor_us": {"default": 1.0, "conv": 2.0},
     "network_floor_us": 5.0,
     "fusion": ["activation"],
-    "memory_mb": 1.0,
+    "memory": {"limit_mb": 1.0},
     "power": {"active_w": 2.0, "idle_w": 1.0},
     "relative_error": 0.5,
+    "link_mb_s": 2.0,
+    "fallbacks": {"int8": "fp32", "dynamic": "int8", "packed4": "fp32"},
 }
 SOURCED = (*SIMPLE, "sources")
 DEVICE = Device.model_validate({**SIMPLE, "sources": dict.fromkeys(SOURCED, "made up for a test")})
@@ -58,11 +63,14 @@ def row(kind: str, format_: int = 0, **sizes: int) -> Workload:
         functions=("f",),
         kind=kinds,
         format=formats,
+        layout=np.zeros(1, np.int8),
+        geometry=np.zeros((1, 12), np.int64),
         **columns,  # type: ignore[arg-type]  # a dict of arrays, which are the columns
         storage_bytes=10,
         resident_bytes=20,
         parameters=5,
         peak_activation_bytes=30,
+        buffers=Buffers(np.array([30]), np.array([0]), np.array([0]), 1),
     )
 
 
@@ -84,6 +92,10 @@ def milliseconds(workload: Workload, device: Device = DEVICE) -> float:
         (row("add", elements=10**5, output_bytes=8), 0.1 + 0.001),  # 1 Gelement/s
         (row("linear", 1, macs=10**6, input_bytes=8), 0.5 + 0.001),  # falls back to fp32, 2 GMAC/s
         (row("linear", 1, macs=8, weight_bytes=10**6), 4.0 + 0.001),  # and its bytes become floats
+        (row("linear", 2, macs=10**6, weight_bytes=8), 0.5 + 0.001),  # dynamic, int8, fp32: the end of the fallbacks
+        (row("conv", 2, macs=10**6, weight_bytes=8), 0.25 + 0.002),  # dynamic, by the rate of int8
+        (row("conv", 4, macs=10**6, weight_bytes=8), 1.0 + 0.002),  # packed, by the rate of fp32
+        (row("view", elements=10**6, input_bytes=4 * 10**6), 0.001),  # a launch alone
         (row("other", elements=1000, output_bytes=10**6), 1.0 + 0.1 + 0.001),  # bytes and scalar work, in turn
         (row("add", 1, elements=1000, output_bytes=10**6), 1.0 + 0.1 + 0.001),  # no int8 rate for add
     ],
@@ -100,15 +112,30 @@ def test_a_network_is_the_sum_of_its_kernels_and_its_floor() -> None:
     assert (cost.peak_memory_bytes, cost.storage_bytes, cost.coverage) == (50, 10, 1.0)
 
 
-def test_json_has_exactly_the_documented_keys() -> None:
+def test_json_has_the_documented_keys() -> None:
     facts = CostModel(DEVICE).cost(row("conv", macs=10**6)).to_json()
     assert list(facts) == [
-        "device", "latency_ms", "latency_ms_error", "energy_mj", "peak_memory_bytes", "storage_bytes", "coverage",
-        "kernels",
+        "device", "latency_ms", "latency_ms_error", "energy_mj", "peak_memory_bytes", "reserved_memory_bytes",
+        "storage_bytes", "transfer_ms", "coverage", "unpriced", "kernels",
     ]  # fmt: skip
     assert facts["kernels"] == [
-        {"name": "k", "kind": "conv", "latency_ms": 1.002, "priced": True, "why": "fp32, bound by arithmetic"}
+        {
+            "name": "k",
+            "kind": "conv",
+            "latency_ms": 1.002,
+            "latency_ms_error": 0.501,
+            "energy_mj": 2.004,
+            "memory_bytes": 30,
+            "priced": True,
+            "why": "fp32, bound by arithmetic",
+        }
     ]
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_a_transfer_takes_bytes_over_the_link() -> None:
+    assert CostModel(DEVICE).cost(row("conv")).transfer_ms == pytest.approx(10 / 2e3)  # 10 bytes at 2 MB/s
+    assert CostModel(DEVICE.model_copy(update={"link_mb_s": None})).cost(row("conv")).transfer_ms is None
 
 
 def test_an_unpriced_kernel_is_bounded_reported_and_counted_out() -> None:
@@ -153,6 +180,84 @@ def test_networks_without_kernels_cost_their_floor() -> None:
     assert costs[1].coverage == 1.0
 
 
+def test_units() -> None:
+    """mJ are W times ms; a kernel's errors, energies and latencies are shares of the network's."""
+    cost = CostModel(DEVICE).cost(row("conv", macs=10**6))
+    (kernel,) = cost.kernels
+    assert cost.energy_mj == pytest.approx(2.0 * cost.latency_ms)
+    assert kernel.energy_mj == pytest.approx(2.0 * kernel.latency_ms)
+    assert kernel.latency_ms + 5.0 / 1e3 == pytest.approx(cost.latency_ms)
+
+
+def test_several_levels_of_cache() -> None:
+    caches = [{"kb": 1, "bandwidth_gb_s": 10.0}, {"kb": 4, "bandwidth_gb_s": 4.0}]
+    device = Device.model_validate({**DEVICE.model_dump(), "caches": caches})
+    times = [milliseconds(row("conv", input_bytes=size), device) - 0.002 for size in (1024, 1025, 4096, 4097)]
+    assert times == pytest.approx([1024 / 10e6, 1025 / 4e6, 4096 / 4e6, 4097 / 1e6])
+
+
+def test_a_kernel_is_priced_once() -> None:
+    model = CostModel(DEVICE)
+    model.cost([row("conv", macs=5), row("conv", macs=5), row("conv", macs=6)])
+    assert len(model.table) == 2
+    model.cost(row("conv", macs=6))
+    assert len(model.table) == 2
+
+
+class Measured:
+    """Knows convolutions: a microsecond for a thousand multiply-accumulates."""
+
+    kernel_error, common_error, network_floor_us = 0.1, 0.05, 7.0
+
+    def predict(self, workload: Workload) -> tuple[np.ndarray, np.ndarray]:
+        return workload.macs / 1e3, workload.kind == KERNEL_KINDS.index("conv")
+
+
+def calibrated(**fields: Any) -> Device:
+    return Device.model_validate({**DEVICE.model_dump(), "calibration": {"threads": {"1": Measured()}}, **fields})
+
+
+def test_measurements_go_before_rates() -> None:
+    cost = CostModel(calibrated()).cost(row("conv", macs=10**6))
+    (kernel,) = cost.kernels
+    assert kernel.latency_ms == pytest.approx(1.0)
+    assert kernel.latency_ms_error == pytest.approx(np.hypot(0.1, 0.05))
+    assert kernel.why == "fp32, from measurements of this device"
+    assert cost.latency_ms_error == pytest.approx(np.hypot(0.1, 0.05 * cost.latency_ms))
+
+
+def test_what_was_not_measured_is_priced_by_rates_or_bounded() -> None:
+    costs = CostModel(calibrated()).cost([row("linear", macs=10**6), row("other", elements=10)])
+    assert [cost.kernels[0].priced for cost in costs] == [True, False]
+    assert costs[0].kernels[0].latency_ms == pytest.approx(0.501)
+    assert costs[0].kernels[0].latency_ms_error == pytest.approx(0.501 * np.hypot(0.5, 0.05))
+    assert (costs[0].coverage, costs[1].coverage) == (1.0, 0.0)
+
+
+def test_errors_of_many_kernels_cancel_in_part() -> None:
+    """Own errors add as squares, the common one in full: hypot(common * total, sqrt(sum of squares))."""
+    one = row("conv", macs=10**6)
+    four = rows_of(one, [0, 0, 0, 0])
+    cost = CostModel(calibrated()).cost(four)
+    assert cost.latency_ms == pytest.approx(4.007)  # with the floor that was measured
+    assert cost.latency_ms_error == pytest.approx(np.hypot(0.05 * 4.007, 0.1 * 2.0))
+
+
+def test_threads_that_were_measured_need_no_scaling() -> None:
+    both = {"threads": {"1": Measured(), "4": Measured()}}
+    device = calibrated(
+        calibration=both, thread_exponent=0.5, sources=dict.fromkeys([*SOURCED, "thread_exponent"], ".")
+    )
+    conv = row("conv", macs=10**6)
+    measured, scaled = CostModel(device.at_threads(4)), CostModel(device.at_threads(3))
+    assert measured.cost(conv).kernels[0].latency_ms == pytest.approx(1.0)
+    assert measured.common_error == 0.05
+    assert scaled.cost(conv).kernels[0].latency_ms == pytest.approx((4 / 3) ** 0.5)  # from 4, which is nearer than 1
+    assert scaled.common_error == pytest.approx(np.hypot(0.05, 0.2))
+    with pytest.raises(DeviceError, match=r"described for 1 thread.s. and does not say how it scales to 2"):
+        calibrated().at_threads(2)
+
+
 SIZES = st.integers(min_value=0, max_value=10**9)
 
 
@@ -160,7 +265,7 @@ SIZES = st.integers(min_value=0, max_value=10**9)
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(KERNEL_KINDS),
-    format_=st.integers(0, 1),
+    format_=st.integers(0, len(FORMATS) - 1),
     sizes=st.fixed_dictionaries(dict.fromkeys(COLUMNS, SIZES)),
     more=st.fixed_dictionaries(dict.fromkeys(COLUMNS, SIZES)),
 )
@@ -210,7 +315,7 @@ def resnet18(quantized: bool) -> OperatorTable:
             shortcut = conv(source, width, 1, 2, relu=False) if stride == 2 else source
             shape = tensors[body].shape
             source = emit("activation", (emit("add", (body, shortcut), shape, inner=True),), shape, function="relu")
-    pooled = emit("global_avg_pool", (source,), (1, 512))
+    pooled = emit("view", (emit("global_avg_pool", (source,), (1, 512, 1, 1)),), (1, 512), function="flatten")
     head = weight(1000, 512)
     output = emit("linear", (pooled,), (1, 1000), inner=True, macs=512_000, weight=head, bias=Bias(1000))
     return OperatorTable(tuple(operators), tensors, (first,), (output,))

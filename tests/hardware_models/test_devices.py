@@ -79,9 +79,7 @@ def test_names_never_become_paths(name: str) -> None:
 
 
 def test_this_machine_names_the_command_that_writes_it(user_data: Path) -> None:
-    with pytest.raises(
-        DeviceError, match=r"kneepoint devices calibrate.*not available in this version.*path of a device"
-    ):
+    with pytest.raises(DeviceError, match=r"kneepoint devices calibrate.*ten minutes.*path of a device"):
         load_device("this-machine")
     written(user_data, name="this-machine").rename(user_data / "this-machine.yaml")
     assert load_device("this-machine").name == "this-machine"
@@ -95,9 +93,29 @@ def test_this_machine_names_the_command_that_writes_it(user_data: Path) -> None:
         ({"threads": ...}, "threads: Field required"),
         ({"rates": {"convolution": {"fp32": 1.0}}}, "unknown kernel kind 'convolution'"),
         ({"rates": {"conv": {"fp32": 0.0}}}, "greater than 0"),
-        ({"rates": {"conv": {"int4": 1.0}}}, "rates.conv.int4"),
+        ({"rates": {"conv": {"int4": 1.0}}}, "unknown format 'rates.conv.int4', did you mean 'int8'"),
         ({"bandwidth_gb_s": float("inf")}, "bandwidth_gb_s: Input should be a finite number"),
-        ({"cache_bandwidth_gb_s": 1.0}, "cache_bandwidth_gb_s is not below bandwidth_gb_s"),
+        ({"caches": [{"kb": 64, "bandwidth_gb_s": 1.0}]}, "caches grow, and are not faster than the one before"),
+        (
+            {"caches": [{"kb": 64, "bandwidth_gb_s": 90}, {"kb": 32, "bandwidth_gb_s": 50}]},
+            "caches grow",
+        ),
+        (
+            {"caches": [{"kb": 64, "bandwith_gb_s": 90}]},
+            "unknown key 'caches.0.bandwith_gb_s', did you mean 'band",
+        ),
+        ({"memory": {"limit_mb": 1, "region": 1}}, "unknown key 'memory.region', did you mean 'region_kb'"),
+        ({"power": {"active": 1.0}}, "unknown key 'power.active', did you mean 'active_w'"),
+        (
+            {"fallbacks": {"int8": "dynamic", "dynamic": "int8"}},
+            "a fallback never leads back to itself; got ",
+        ),
+        ({"saturates": "sometimes"}, "saturates: Input should be a valid boolean"),
+        ({"link_mb_s": 10.0}, "missing: link_mb_s"),
+        ({"calibration": {"threads": {}}}, "calibration.threads: .*at least 1"),
+        ({"calibration": {"threads": {"one": 1}}}, "a thread count is a positive number, in quotes; got 'one'"),
+        ({"calibration": {"threads": {"2": 1}}}, "calibration.threads needs the device's own count, 1"),
+        ({"calibration": {"thread": {"1": 1}}}, "unknown key 'calibration.thread', did you mean 'threads'"),
         ({"formats": {"conv": ["fp32"]}}, "formats needs the key 'default'"),
         ({"floor_us": {}}, "floor_us needs the key 'default'"),
         ({"sources": {}}, "sources says where every number comes from; missing: .*bandwidth_gb_s"),
@@ -134,6 +152,39 @@ def test_a_file_is_named_after_its_device(user_data: Path) -> None:
     written(user_data, name="another")
     with pytest.raises(DeviceError, match="named after its device; it says name: another"):
         load_device("mine")
+
+
+def test_an_error_is_one_line(user_data: Path) -> None:
+    path = user_data / "broken.yaml"
+    for text in ("a: [\nb: }", "name: x", yaml.safe_dump({**content(), "name": "Broken", "treads": 1})):
+        path.write_text(text)
+        with pytest.raises(DeviceError) as caught:
+            load_device(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_copy_has_its_own_digest() -> None:
+    device = Device.model_validate(content())
+    assert device.digest != device.model_copy(update={"batch": 2}).digest
+    assert device.digest == device.model_copy().digest
+
+
+def test_fallbacks_are_followed_to_what_a_kind_executes() -> None:
+    device = Device.model_validate(content())
+    assert device.executed("linear", "dynamic") == "int8"
+    assert device.executed("linear", "packed4") == "fp32"
+    assert device.executed("conv_transpose", "dynamic") == "fp32"
+    assert device.executed("conv", "int8") == "int8"
+
+
+def test_a_large_calibration_is_kept_as_it_is(user_data: Path) -> None:
+    blob = "A" * 1_000_000
+    path = written(user_data, calibration={"threads": {"1": {"arrays": blob}}, "held_out": {"mape": 0.05}})
+    device = load_device(path)
+    assert device.calibration is not None
+    assert device.calibration.threads["1"]["arrays"] == blob
+    assert device.calibration.counts == (1,)
+    assert len(device.digest) == 64
 
 
 def test_power_may_be_unknown() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kneepoint.hardware_models import KERNEL_KINDS, Bias, Operator, OperatorTable, Tensor, Weight, Workload, fuse
+from kneepoint.hardware_models.kernels import GEOMETRY
 
 
 def chain(*kinds: str, elements: int = 100, formats: str = "fp32") -> OperatorTable:
@@ -71,9 +72,17 @@ def test_a_quantized_chain_holds_bytes() -> None:
     assert workload.peak_activation_bytes == 500  # the float input or output, and its bytes
 
 
-def test_a_network_without_kernels_is_priced_too() -> None:
+def test_a_view_is_a_kernel_that_moves_nothing() -> None:
     workload = Workload.of(chain("view"))
+    assert (workload.kinds, workload.peak_activation_bytes) == (("view",), 400)
+    assert workload.moved_bytes.tolist() == [0]
+    assert dict(zip(GEOMETRY, workload.geometry[0], strict=True))["span"] == 100
+
+
+def test_a_network_without_kernels_is_priced_too() -> None:
+    workload = Workload.of(chain())
     assert (len(workload), workload.peak_activation_bytes) == (0, 0)
+    assert workload.geometry.shape == (0, len(GEOMETRY))
 
 
 def test_unknown_rules_are_refused() -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kneepoint.hardware_models.devices import Device, load_device
+from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.devices import load_device
+from kneepoint.hardware_models.kernels import KERNEL_KINDS
 from kneepoint.search.device_facts import DeviceFacts, device_facts
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import LayerPolicy
@@ -13,10 +15,9 @@ BITS = [(bits, LayerPolicy.of_bits(bits)) for bits in (1, 2, 3, 4, 6, 8, 16)]
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """A device whose linear layers have no integer kernels, and which cannot price pooling."""
+    """A device whose linear layers have no integer kernels, and which cannot price reductions."""
     shipped = load_device("x86-server")
-    pools = {"avg_pool", "global_avg_pool", "default"}
-    rates = {kind: table for kind, table in shipped.element_rates.items() if kind not in pools}
+    rates = {kind: shipped.element_rates["default"] for kind in KERNEL_KINDS if kind != "reduce"}
     formats = {**shipped.formats, "linear": ("fp32",)}
     return shipped.model_copy(update={"formats": formats, "element_rates": rates})
 
@@ -54,7 +55,7 @@ def test_sizes_fall_with_the_bits(facts: DeviceFacts) -> None:
 
 
 def test_what_has_no_rate_is_listed_with_its_share(facts: DeviceFacts, joint: JointSpace) -> None:
-    assert [entry.operator for entry in facts.unpriced] == ["global_avg_pool"]
+    assert [entry.operator for entry in facts.unpriced] == ["reduce"]
     assert facts.unpriced[0].kernels == 1
     assert facts.coverage == pytest.approx(1 - facts.unpriced[0].share)
     assert 0 < facts.coverage < 1

@@ -1,0 +1,119 @@
+"""Times micro-networks through ONNX Runtime, and notices when the machine is not itself."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from kneepoint.deployment.calibration.executed import TimedNode, read_profile, steady_mean
+from kneepoint.deployment.calibration.graph_builder import GraphBuilder
+
+_SILENT = 4
+_SECONDS = 0.02
+_FEWEST, _MOST = 5, 150
+_SLOW = 1.25
+"""The reference network takes at most this factor of its usual time while the machine is quiet."""
+_REMEMBERED = 400
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One micro-network.
+
+    Attributes:
+        total_us: A robust mean of an inference, without the profiler.
+        nodes: What the profiler saw.
+        slowdown: How much slower than usual the reference network was before, between and after; the worst of them.
+    """
+
+    total_us: float
+    nodes: tuple[TimedNode, ...]
+    slowdown: float
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine was quiet meanwhile."""
+        return self.slowdown <= _SLOW
+
+
+@dataclass
+class Stopwatch:
+    """Times networks at one thread count, each beside a reference network that is always the same.
+
+    Attributes:
+        threads: Threads inside an operator.
+        beats: Microseconds of the reference network, the last few hundred times.
+    """
+
+    threads: int
+    beats: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def __post_init__(self) -> None:
+        """Open the reference network, and learn what it usually takes."""
+        graph = GraphBuilder(np.random.default_rng(0))
+        x = graph.hardswish(graph.conv(graph.input(1, 32, 32, 32), 64, 3))
+        model = graph.model([graph.unary("Sigmoid", graph.conv(x, 64))]).SerializeToString()
+        self._reference = onnxruntime.InferenceSession(model, self._options(), providers=["CPUExecutionProvider"])
+        self._feeds = {"input0": np.ones((1, 32, 32, 32), np.float32)}
+        for _ in range(20):
+            self._beat()
+
+    def time(self, model: bytes, feeds: Mapping[str, Any], seconds: float = _SECONDS) -> Timing:
+        """How long ``model`` takes on ``feeds``.
+
+        Args:
+            model: As ONNX.
+            feeds: Its inputs.
+            seconds: For the runs with the profiler, and again for those without; there are a few at least.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session.run(None, feeds)
+            once = _run_us(session, feeds)
+            slowdowns = [self._slowdown()]
+            for _ in range(_runs(once, seconds)):
+                session.run(None, feeds)
+            profile = Path(session.end_profiling())  # from here on it runs without
+            slowdowns.append(self._slowdown())
+            session.run(None, feeds)
+            totals = [_run_us(session, feeds) for _ in range(_runs(once, seconds))]
+            slowdowns.append(self._slowdown())
+            return Timing(steady_mean(totals), tuple(read_profile(profile)), max(slowdowns))
+
+    def _slowdown(self) -> float:
+        """The reference network's time over what it usually takes on a quiet machine."""
+        beat = self._beat()
+        return beat / float(np.percentile(self.beats, 20))
+
+    def _beat(self) -> float:
+        times = sorted(_run_us(self._reference, self._feeds) for _ in range(3))
+        self.beats.append(times[1])
+        return times[1]
+
+    def _options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _SILENT
+        return options
+
+
+def _runs(once_us: float, seconds: float) -> int:
+    return int(np.clip(seconds * 1e6 / max(once_us, 1.0), _FEWEST, _MOST))
+
+
+def _run_us(session: Any, feeds: Mapping[str, Any]) -> float:
+    start = time.perf_counter_ns()
+    session.run(None, feeds)
+    return (time.perf_counter_ns() - start) / 1e3

@@ -1,0 +1,55 @@
+"""Reshapes of a traced graph that need not be executed: those that change nothing, and those in front of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+from kneepoint.spaces.axis_shapes import RESHAPES, UNUSUAL_BATCH, is_identity
+from kneepoint.spaces.tracing import operator_name, set_argument, shape_of, source_of
+
+_EXPAND = "expand"
+
+
+def idle_views(graph: fx.Graph) -> list[fx.Node]:
+    """The reshapes and expansions that give the shape they find.
+
+    Args:
+        graph: As ``torch.export`` gives it, its nodes with their values.
+    """
+    views = [node for node in graph.nodes if operator_name(node) in (*RESHAPES, _EXPAND)]
+    return [node for node in views if shape_of(node, UNUSUAL_BATCH) == shape_of(source_of(node), UNUSUAL_BATCH)]
+
+
+def keep_sizes(graph: fx.Graph) -> None:
+    """Let expansions of a traced graph name the sizes that change alone, in place: the batch's is then not computed."""
+    for node in graph.nodes:
+        if operator_name(node) == _EXPAND:
+            before, after = shape_of(source_of(node), UNUSUAL_BATCH), shape_of(node, UNUSUAL_BATCH)
+            old = (0,) * (len(after) - len(before)) + before
+            sizes = list(node.args[1])
+            set_argument(node, 1, [-1 if old[i] == after[i] else size for i, size in enumerate(sizes)])
+
+
+def merge_views(graph: fx.Graph, may_merge: Callable[[fx.Node], bool]) -> None:
+    """Let reshapes of reshapes read what those read, in place.
+
+    Args:
+        graph: Whose reshapes, as far as they are operators of torch, have their values.
+        may_merge: Whether the sizes of a node's value may be written down.
+    """
+    for node in graph.nodes:
+        if not _is_view(node) or not may_merge(node):
+            continue
+        source = first = source_of(node)
+        while _is_view(source) or is_identity(source):
+            source = source_of(source)
+        sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+        if source is not first and sizes.count(-1) <= 1:
+            node.target, node.args, node.kwargs = torch.ops.aten.reshape.default, (source, sizes), {}
+
+
+def _is_view(node: fx.Node) -> bool:
+    return operator_name(node) in RESHAPES and isinstance(node.target, torch._ops.OpOverload)
