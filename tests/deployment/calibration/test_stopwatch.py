@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+
+from kneepoint.deployment.calibration.graph_builder import GraphBuilder
+from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing
+
+
+def test_a_network_is_timed_as_a_whole_and_node_by_node() -> None:
+    graph = GraphBuilder(np.random.default_rng(0))
+    model = graph.model([graph.unary("Relu", graph.conv(graph.input(2, 3, 8, 8), 16, 3))])
+    timing = Stopwatch(1).time(model.SerializeToString(), {"input0": np.ones((2, 3, 8, 8), np.float32)}, seconds=0)
+    assert [(node.operator, node.elements) for node in timing.nodes] == [
+        ("Conv", 2 * 16 * 8 * 8),
+        ("ReorderOutput", 2 * 16 * 8 * 8),
+    ]
+    assert timing.total_us > 0
+    assert all(node.microseconds > 0 for node in timing.nodes)
+
+
+def test_a_machine_that_slows_down_is_not_quiet() -> None:
+    assert Timing(1.0, (), 1.02).quiet
+    assert not Timing(1.0, (), 1.4).quiet
