@@ -1,7 +1,7 @@
 """How fast kernels, policies and devices are priced, held against the project's bars.
 
-    python benchmarks/pricing_speed.py                      about two minutes; prints JSON
-    python benchmarks/pricing_speed.py --policies 100000    fewer policies share what learning their network costs
+    python benchmarks/pricing_speed.py                                            prints JSON; takes many minutes
+    python benchmarks/pricing_speed.py --policies 4096 --device raspberry-pi-4b   a minute; learning costs more of it
 
 One core. Kernels: rows of a table of distinct kernels, gathered and summed by workload. Policies: random formats and
 widths for every layer of a residual network of 100 layers, as rows of codes (building ``Policy`` objects and encoding

@@ -22,7 +22,7 @@ def load_with_shapes(source: str | Path | onnx.ModelProto, batch: int) -> onnx.M
         batch: What a symbolic or unknown first dimension of the inputs stands for.
 
     Raises:
-        DeviceError: If the file is missing or is not ONNX, or if a shape cannot be inferred.
+        DeviceError: If the file is missing, is not ONNX or is of an unknown opset, or if a shape cannot be inferred.
     """
     if batch < 1:
         raise DeviceError(f"the batch is a positive number; got {batch}")
@@ -41,11 +41,23 @@ def _load(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
         model, where = _load_file(Path(source)), str(source)
     if not model.graph.node or not model.opset_import:
         raise DeviceError(f"{where} is not an ONNX model: it holds no graph; pass a file written by an ONNX exporter")
+    _check_opset(model, where)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     for tensor in model.graph.initializer:
         _drop_large_data(tensor)
     return model
+
+
+def _check_opset(model: onnx.ModelProto, where: str) -> None:
+    """Operators change their meaning between opsets, so one that is not known is not guessed at."""
+    newest = onnx.defs.onnx_opset_version()
+    asked = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    if asked > newest:
+        raise DeviceError(
+            f"{where} is written in opset {asked}, and the onnx library installed here knows {newest}: export with an "
+            "earlier opset, or upgrade onnx"
+        )
 
 
 def _load_file(path: Path) -> onnx.ModelProto:

@@ -46,3 +46,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         load_with_shapes(tmp_path / "nowhere.onnx", 1)
     with pytest.raises(DeviceError, match="the batch is a positive number; got 0"):
         load_with_shapes(model(1), 0)
+
+
+def test_an_opset_that_is_not_known_is_refused() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "later", [value], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 99)])
+    with pytest.raises(DeviceError, match=r"the given model is written in opset 99.*knows \d+: export with an earlier"):
+        load_with_shapes(model, batch=1)
