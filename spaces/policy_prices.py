@@ -60,8 +60,8 @@ class PolicyPrices:
     """Prices policies of one network on one device, to propose some of them; what is reported is priced one by one.
 
     Where layouts decide (blocked channels, channels last), whether the runtime pushes a transpose through a chain of
-    residual additions depends on layers arbitrarily far ahead. A part whose table misses such a layer gives a wrong price
-    until a policy that shows it happens to be lowered.
+    residual additions depends on layers arbitrarily far ahead. A part whose table misses such a layer gives a wrong
+    price until a policy that shows it happens to be lowered.
 
     Args:
         network: The policies' own.
