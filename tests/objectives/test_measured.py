@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from kneepoint.deployment import measuring
 from kneepoint.deployment.machine import machine_name
 from kneepoint.deployment.measuring import measure
-from kneepoint.objectives import measured
 from kneepoint.objectives.measured import MeasuredLatency
 from kneepoint.objectives.registry import bind_objectives, objective_named
 from kneepoint.objectives.view import View
@@ -63,7 +63,7 @@ def test_arguments_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_score_is_the_median_with_its_error(view_of: ViewOf) -> None:
-    score = MeasuredLatency(seconds=0.1).score(with_artifact(view_of(8), doubler(["batch", 1, 12, 12])))
+    score = MeasuredLatency(seconds=1.0).score(with_artifact(view_of(8), doubler(["batch", 1, 12, 12])))
     assert score.value > 0
     assert score.error is not None
     assert score.error >= 0
@@ -76,7 +76,7 @@ def test_what_it_times_is_the_artifact_at_the_batch(view_of: ViewOf, monkeypatch
         seen.append(arguments)
         return measure(*arguments)
 
-    monkeypatch.setattr(measured, "measure", watched)
+    monkeypatch.setattr(measuring, "measure", watched)
     MeasuredLatency(batch=4, seconds=0.01).score(with_artifact(view_of(8), doubler(["batch", 2])))
     assert seen == [(doubler(["batch", 2]), 1, 4, 0.01)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kneepoint.objectives import Accuracy, MeasuredLatency, measured
+from kneepoint.deployment import machine
+from kneepoint.objectives import Accuracy, MeasuredLatency
 from kneepoint.search.job import Job
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.spaces.joint_space import JointSpace
@@ -32,6 +33,6 @@ def test_a_search_by_measured_latency_is_resumed_without_measuring_again(
     assert later[: len(records)] == records
     assert {axis.name for axis in again.front.axes} == {"accuracy", NAME}
     assert first.front.pick("fastest").values[NAME] > 0
-    monkeypatch.setattr(measured, "machine_name", lambda: "another processor")
+    monkeypatch.setattr(machine, "machine_name", lambda: "another processor")
     with pytest.raises(RunError, match="holds the run of another job \\(conditions differs\\)"):
         tiny_problem.run(wanted(2), tmp_path / "run")
