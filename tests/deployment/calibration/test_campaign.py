@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from kneepoint.deployment.calibration.campaign import HELD_OUT, Campaign, Progress
 from kneepoint.deployment.calibration.samples import read_samples
 from kneepoint.hardware_models.fusion import FUSION_RULES
 
 
-def test_a_campaign_keeps_every_network_and_holds_some_out(tmp_path: Path) -> None:
+def test_a_campaign_keeps_every_network_and_holds_some_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kneepoint.deployment.calibration.stopwatch._SLOW", float("inf"))  # tests run side by side
     heard: list[Progress] = []
     file = tmp_path / "samples.jsonl"
     file.write_text("header\n")
