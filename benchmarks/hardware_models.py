@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.hardware_models_bars import kernel_bar, network_bars, speed_bars
+from benchmarks.hardware_models_bars import kernel_bars, network_bars, speed_bars
 from benchmarks.hardware_models_diagnosis import diagnose
 from benchmarks.hardware_models_files import ROOT, Case, cases, path_of, prepare
 from benchmarks.hardware_models_judging import MODELS, by_group, facts, frame_of
@@ -90,7 +90,7 @@ def judge(chosen: Sequence[Case], folder: Path, results: Results, device: Device
     differing = list(pricer.differing(chosen, prices))
     for case in differing:
         print(f"{case.name}: its network and policy are priced otherwise than its file", file=sys.stderr)
-    bars = [*network_bars(facts(frame, COLUMN), len(differing)), kernel_bar(device)]
+    bars = [*network_bars(facts(frame, COLUMN), len(differing)), *kernel_bars(device)]
     return Findings(frame, bars, results, device)
 
 

@@ -14,6 +14,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 from kneepoint.deployment.runtime import open_session
 from kneepoint.hardware_models import FUSION_RULES, Kernel, fuse, read_onnx
 from kneepoint.hardware_models.onnx_constants import attribute, integer
+from kneepoint.hardware_models.onnx_rules import ACTIVATIONS
 from kneepoint.hardware_models.operators import ONNX_KINDS
 
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
@@ -150,7 +151,9 @@ def _of_node(node: NodeProto, constants: Mapping[str, TensorProto], writer: Mapp
         return _shown("dequantize", _BYTES) if rows else _shown("select", _FLOAT)
     if node.op_type in _KINDS:
         return _shown(*_KINDS[node.op_type], layout=layout)
-    return _shown("activation", _FLOAT, function=_ACTIVATIONS.get(node.op_type, node.op_type.lower()))
+    if node.op_type in ACTIVATIONS or node.op_type in _ACTIVATIONS:
+        return _shown("activation", _FLOAT, function=_ACTIVATIONS.get(node.op_type, node.op_type.lower()))
+    return _shown("other", _FLOAT)
 
 
 def _convolution(node: NodeProto, constants: Mapping[str, TensorProto], layout: str) -> Shown:

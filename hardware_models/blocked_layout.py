@@ -201,7 +201,7 @@ def _stays_blocked(node: Node, shapes: list[tuple[int, ...]]) -> bool:
         return shapes[0][1] % BLOCK == 0
     if node.kind == "mul":
         return not node.function and len(shapes) > 1 and len(set(shapes)) == 1
-    return node.kind == "resize" and node.function == "nearest"
+    return node.kind == "resize" and node.function in ("nearest", "linear")
 
 
 def _scales_channels(node: Node, shape: tuple[int, ...]) -> bool:

@@ -41,12 +41,17 @@ class CostModel:
             raise DeviceError(f"unpriced kernels are handled by 'bound' or 'refuse'; got {unpriced!r}")
         self.device = device
         self.unpriced = unpriced
-        self.table = PriceTable(self._price)
         self._roofline = Roofline.of(device)
         self._measured, self._gain = _calibrated(device)
+        self.table = PriceTable(self._price, surroundings=self.contextual)
         self.common_error = _common_error(device, self._measured, self._gain)
         measured_floor = self._measured.network_floor_us * self._gain if self._measured else device.network_floor_us
         self.floor_ms = measured_floor / 1e3
+
+    @property
+    def contextual(self) -> bool:
+        """Whether a kernel's price depends on where it stands, as measured ones do."""
+        return self._measured is not None
 
     @overload
     def cost(self, workload: Workload) -> Cost: ...
@@ -113,7 +118,7 @@ class CostModel:
         )
 
     def _price(self, rows: Workload) -> RowPrices:
-        """Every row by itself; the roofline prices what was not measured."""
+        """The roofline prices what was not measured."""
         roofline = self._roofline.price(rows)
         latency, error = roofline.seconds * 1e3, np.zeros(len(rows))
         decided = np.where(roofline.by_compute, _ARITHMETIC, _BANDWIDTH)

@@ -13,10 +13,11 @@ from kneepoint.hardware_models.nodes import Node, NodeGraph, Value
 from kneepoint.hardware_models.operators import BITS, FP32_BYTES, Operator
 
 _INTEGER_FUNCTIONS = frozenset({"sigmoid", "leakyrelu"})
-_INTEGER_KINDS = frozenset({"concat", "max_pool", "avg_pool", "transpose", "resize", "softmax"})
-"""Kinds with an integer kernel. A global average pool has one too, but is exported as ReduceMean, which has none."""
+_INTEGER_KINDS = frozenset({"concat", "max_pool", "avg_pool", "global_avg_pool", "transpose", "resize", "softmax"})
+"""Kinds with an integer kernel; ReduceMean has none."""
 _PACKED: Mapping[int, KernelFormat] = {2: "packed2", 4: "packed4", 8: "packed8"}
-_SILU = "silu"
+_BYTE = 8
+_SILU, _SPLIT = "silu", "Split"
 _DYNAMIC, _CAST = "dynamic", "cast"
 """Conversions that are not by stored scales: to the range of every batch, and without any scale."""
 _DEQUANTIZED_WEIGHTS = CONVOLUTIONS | {"conv_transpose", "linear"}
@@ -30,11 +31,13 @@ class Emission:
         graph: Says how every tensor is held.
         result: What was written.
         shared: Values that were quantized once for several dynamic layers, so far.
+        parted: Values that were split, and the floats that were.
     """
 
     graph: FusionGraph
     result: NodeGraph = field(init=False)
     shared: set[str] = field(default_factory=set)
+    parted: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Declare every tensor of the table as it is held."""
@@ -97,12 +100,16 @@ class Emission:
     def _floats(self, group: Group) -> str:
         if group.head.function == _SILU and self.graph.is_quantized(group.head.inputs[0]):
             return self._silu_of_bytes(group)
+        if group.head.function == _SPLIT and group.inputs[0] in self.parted:  # one node writes all parts
+            return self._node(group, "fp32", [self.parted[group.inputs[0]]], writes_bytes=False)
         inputs = [self._floating(self.graph.source(name)) for name in group.inputs]
+        if group.head.function == _SPLIT:
+            self.parted[group.inputs[0]] = inputs[0]
         self._dequantize_weight(group.head)
         return self._node(group, "fp32", inputs, writes_bytes=False)
 
     def _silu_of_bytes(self, group: Group) -> str:
-        """X sigmoid(x) in two kernels, each of which reads floats of its own."""
+        """The sigmoid and the product in kernels of their own, each of which reads floats of its own."""
         head, (source,) = group.head, group.head.inputs
         gate = self._declare(f"{group.output}:gate", group.output, FP32_BYTES)
         read = self._floating(source)
@@ -183,7 +190,7 @@ class Emission:
             node.kind, node.function = "reduce", "ReduceMean"
         node.activation = "" if _clamps(self.graph, group) else "+".join(group.functions)
         if has_packed_weight(head) and head.weight is not None and head.kind == "linear":
-            node.format = _PACKED[head.weight.stored_bits]
+            node.format = next(name for bits, name in _PACKED.items() if bits >= min(head.weight.stored_bits, _BYTE))
         node.operators = tuple(operator.name for operator in group.operators)
         node.macs = head.macs
         node.weight_bytes = self._weight_bytes(head, self.result.values[written].elements, computes_in)
@@ -269,7 +276,7 @@ def _is_integer(graph: FusionGraph, group: Group) -> bool:
         return not head.function and len(head.inputs) == 2
     if head.kind == "activation":
         return head.function in _INTEGER_FUNCTIONS
-    return head.kind in _INTEGER_KINDS
+    return head.kind in _INTEGER_KINDS and not (head.kind == "global_avg_pool" and head.axes)
 
 
 def _clamps(graph: FusionGraph, group: Group) -> bool:

@@ -93,7 +93,10 @@ def terms(workload: Workload) -> Floats:
 
 
 def features(workload: Workload) -> NDArray[np.float32]:
-    """(kernels, features) for the learned part: sizes as logarithms to base 2, and what is left of full registers."""
+    """(kernels, features) for the learned part.
+
+    Sizes as logarithms to base 2, what is left of full registers, and where a kernel stands.
+    """
     geometry = workload.geometry.astype(np.float64)
     of = {name: geometry[:, column] for name, column in _AT.items()}
     sizes = (workload.macs, workload.input_bytes, workload.weight_bytes, workload.output_bytes, workload.elements)
@@ -109,7 +112,7 @@ def features(workload: Workload) -> NDArray[np.float32]:
         np.log2(1 + workload.macs / np.maximum(moved, 1)),
         of["span"] % _BLOCK / _BLOCK,
     )
-    return np.column_stack((logs, *remainders)).astype(np.float32)
+    return np.column_stack((logs, *remainders, workload.surroundings)).astype(np.float32)
 
 
 def _padded(sizes: Floats, multiple: int = _BLOCK) -> Floats:

@@ -42,6 +42,7 @@ from kneepoint.hardware_models.node_fusion import (
     fuse_skip_norms,
     fuse_transposed_operands,
     merge_splits,
+    split_instead_of_gathering,
 )
 from kneepoint.hardware_models.node_kernels import kernel_of
 from kneepoint.hardware_models.nodes import NodeGraph
@@ -76,6 +77,7 @@ def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tupl
 def _optimize(nodes: NodeGraph, rules: Collection[str]) -> None:
     """What the runtime does to the graph, in its order."""
     move_transposes(nodes)
+    split_instead_of_gathering(nodes)
     fuse_transposed_operands(nodes)
     fuse_skip_norms(nodes)
     if "blocked" in rules:

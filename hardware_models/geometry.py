@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kneepoint.hardware_models.kernels import GEOMETRY, NO_GEOMETRY
 from kneepoint.hardware_models.nodes import Node, NodeGraph
@@ -128,14 +129,54 @@ def _run(shape: Shape, smaller: Shape) -> int:
 
 
 def _transpose(graph: NodeGraph, node: Node) -> tuple[int, ...]:
-    """The innermost axes that stay where they are move together; the axis that becomes the innermost is read along."""
-    shape, axes = graph.values[node.inputs[0]].shape, node.axes
-    kept = len(axes)
-    while kept and axes[kept - 1] == kept - 1:
-        kept -= 1
-    span = math.prod(shape[kept:])
-    along = shape[axes[kept - 1]] if kept else 1
-    return _sizes(batch=math.prod(shape) // max(span * along, 1), in_channels=along, span=span)
+    """The axes that change places, as (outer, first, second, inner): neighbours that stay neighbours are one axis.
+
+    Where more than two do, the second is all behind the first. How many axes of the tensor each is made of says which
+    of the runtime's loops it is.
+    """
+    runs = _runs(node.axes, graph.values[node.inputs[0]].shape)
+    ordered = sorted(range(len(runs)), key=lambda place: runs[place].start)
+    moved = [place for place, source in enumerate(ordered) if place != source]
+    if not moved:
+        return _sizes(batch=1, span=math.prod(run.size for run in runs))
+    by_input = [runs[place] for place in ordered]
+    first, last = moved[0], moved[-1]
+    behind = by_input[first + 1 : last + 1]
+    return _sizes(
+        batch=math.prod(run.size for run in by_input[:first]),
+        in_channels=by_input[first].size,
+        out_channels=math.prod(run.size for run in behind),
+        kernel_height=by_input[first].axes,
+        kernel_width=sum(run.axes for run in behind),
+        out_height=runs[-1].size,
+        groups=len(moved),
+        span=math.prod(run.size for run in by_input[last + 1 :]),
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring axes that stay neighbours, in their order: where they start, their elements, how many they are."""
+
+    start: int
+    size: int
+    axes: int
+
+
+def _runs(permutation: Sequence[int], shape: Shape) -> list[_Run]:
+    """The runs of a permutation, in the order of the output; axes of one element are nowhere."""
+    runs: list[_Run] = []
+    end = -1
+    for axis in permutation:
+        if shape[axis] == 1:
+            continue
+        between = range(end, axis)
+        if runs and axis >= end and all(shape[other] == 1 for other in between):
+            runs[-1] = _Run(runs[-1].start, runs[-1].size * shape[axis], runs[-1].axes + 1)
+        else:
+            runs.append(_Run(axis, shape[axis], 1))
+        end = axis + 1
+    return runs
 
 
 def _whole(graph: NodeGraph, node: Node) -> tuple[int, ...]:

@@ -10,8 +10,11 @@ from kneepoint.hardware_models.operators import Operator
 CLAMPS = frozenset({"relu", "clip"})
 """Activations that the saturation of a quantized output performs. A clip is only free where the quantized range does
 not reach beyond it, which holds for ranges calibrated behind the clip."""
-_CONV_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "clip"})
-_LINEAR_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "elu", "softplus"})
+CONV_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "clip"})
+"""What a float convolution computes with its own kernel."""
+_LINEAR_ACTIVATIONS = frozenset({
+    "relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "elu", "selu", "softplus", "softsign", "thresholdedrelu",
+})  # fmt: skip
 
 _SPATIAL = 2
 """The first axis of an image that is neither samples nor channels."""
@@ -41,8 +44,10 @@ class Group:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """What is fused behind the head."""
-        return tuple(operator.function or operator.kind for operator in self.operators[1:])
+        """What is fused behind the head; constants that go into those of a convolution leave no trace."""
+        folded = self.head.kind in CONVOLUTIONS
+        followers = [entry for entry in self.operators[1:] if entry.kind == "activation" or not folded]
+        return tuple(operator.function or operator.kind for operator in followers)
 
     @property
     def function(self) -> str:
@@ -131,7 +136,7 @@ def _takes(graph: FusionGraph, operator: Operator, follower: Operator, activatio
     if graph.is_quantized(follower.output) and follower.function in CLAMPS:
         return True
     if operator.kind in CONVOLUTIONS:
-        return activations and follower.function in _CONV_ACTIVATIONS
+        return activations and follower.function in CONV_ACTIVATIONS
     return activations and _is_gemm(graph, operator) and follower.function in _LINEAR_ACTIVATIONS
 
 

@@ -60,7 +60,10 @@ class Kernel:
             are (batch, in_height, in_channels) times (in_channels, out_channels). Kernels that work along an axis see
             (batch, in_channels, span): outer, along, inner. Elementwise ones have a span, the run of elements in which
             both operands advance alike, (or, with one operand, share a scale), the elements of the smaller operand as
-            in_channels and the number of runs as batch. A view has a span alone, its elements.
+            in_channels and the number of runs as batch. Transposes are (batch, in_channels, out_channels, span):
+            outer, the two axes that change places, inner; with how many of the tensor's axes those are made of as
+            kernel_height and kernel_width, how many change places as groups, and the innermost size behind it as
+            out_height. A view has a span alone, its elements.
     """
 
     name: str

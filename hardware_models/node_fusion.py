@@ -1,16 +1,18 @@
-"""Fusions that ONNX Runtime finds between nodes: transposed operands of products, and sums in front of norms."""
+"""Fusions that ONNX Runtime finds between nodes: transposed operands of products, sums in front of norms, residuals."""
 
 from __future__ import annotations
 
 from kneepoint.hardware_models.fusion_graph import CONVOLUTIONS
+from kneepoint.hardware_models.grouping import CONV_ACTIVATIONS
 from kneepoint.hardware_models.nodes import Node, NodeGraph
 from kneepoint.hardware_models.operators import FP32_BYTES
 
-CONV_ACTIVATIONS = frozenset({"relu", "leakyrelu", "sigmoid", "tanh", "hardsigmoid", "clip"})
 _MATRIX = 2
 _TOKENS = 3
-_IMAGES = 4
 """Axes of the values whose sum fuses into the norm behind it: (batch, tokens, features)."""
+_IMAGES = 4
+_PARTS = 2
+"""The fewest parts that a split makes."""
 
 
 def fuse_transposed_operands(graph: NodeGraph) -> None:
@@ -67,6 +69,34 @@ def fuse_residuals(graph: NodeGraph) -> None:
             if follower is not None and follower.kind == "activation" and follower.function in CONV_ACTIVATIONS:
                 fuse_activation(graph, taker, follower)
     graph.sort()
+
+
+def split_instead_of_gathering(graph: NodeGraph) -> None:
+    """Where each part of an axis is gathered, one split does, with a view behind every part (GatherSliceToSplit)."""
+    for name, readers in [*graph.readers.items()]:
+        gathers = [node for node in readers if node.kind == "copy" and node.function == "Gather"]
+        if len(gathers) < _PARTS or len(gathers) != graph.uses(name) or name not in graph.values:
+            continue
+        axis = _parted_axis(graph.values[name].shape, graph.values[gathers[0].output].shape, len(gathers))
+        if axis is not None:
+            for node in gathers:
+                _split_and_squeeze(graph, node, axis)
+    graph.sort()
+
+
+def _parted_axis(whole: tuple[int, ...], part: tuple[int, ...], parts: int) -> int | None:
+    """The axis along which so many parts, which lack it, make up the whole."""
+    axes = (axis for axis, size in enumerate(whole) if size == parts and (*whole[:axis], *whole[axis + 1 :]) == part)
+    return next(axes, None)
+
+
+def _split_and_squeeze(graph: NodeGraph, node: Node, axis: int) -> None:
+    written = node.output
+    shape = graph.values[written].shape
+    node.function, node.output = "Split", graph.derive(f"{written}:part", written, (*shape[:axis], 1, *shape[axis:]))
+    graph.producer[node.output] = node
+    graph.values[written].buffer = graph.values[node.output].buffer
+    graph.add(Node(f"{node.name}:squeeze", "view", [node.output], written, node.format, "squeeze", axes=(0,)))
 
 
 def merge_splits(graph: NodeGraph) -> None:

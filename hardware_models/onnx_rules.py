@@ -29,13 +29,15 @@ from kneepoint.hardware_models.onnx_quantization import (
 )
 
 # fmt: off
-_ACTIVATIONS = frozenset({
+ACTIVATIONS = frozenset({
     "Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish",
     "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish",
     "Tanh", "ThresholdedRelu",
 })
 # fmt: on
+"""Operators of one tensor that compute every element alone."""
 _VIEWS = frozenset({"Reshape", "Flatten", "Identity", "Dropout", "Squeeze", "Unsqueeze"})
+_LINEAR_PLACES = (b"half_pixel", b"asymmetric", b"align_corners")
 _SCALED = 3
 """Inputs of a Resize that is given scales, rather than sizes."""
 _STANDARD = ("", "ai.onnx")
@@ -140,13 +142,14 @@ def _lower_pool(graph: OnnxGraph, node: onnx.NodeProto) -> None:
 
 
 def _lower_pad(graph: OnnxGraph, node: onnx.NodeProto) -> None:
-    """With the axes that are padded, if it is with zeros."""
+    """With the axes that are padded, if it is with zeros: the last where there is nothing to pad."""
     before, after = graph.input(node).shape, graph.shapes.get(node.output[0], ())
     amounts = graph.constants.values(node.input[1]) if len(node.input) > 1 else None
     value = graph.constants.number(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
     zeros = attribute(node, "mode", b"constant") == b"constant" and value == 0
     plain = zeros and amounts is not None and min(amounts) >= 0 and len(before) == len(after)
-    axes = tuple(axis for axis, size in enumerate(before) if after[axis] != size) if plain else ()
+    padded = tuple(axis for axis, size in enumerate(before) if plain and after[axis] != size)
+    axes = padded or (len(before) - 1,) if plain else ()
     graph.emit(node, "copy", function="Pad", inputs=graph.inputs(node)[:1], axes=axes)
 
 
@@ -168,14 +171,15 @@ def _lower_along_axis(graph: OnnxGraph, node: onnx.NodeProto) -> None:
 
 
 def _lower_resize(graph: OnnxGraph, node: onnx.NodeProto) -> None:
-    """``nearest`` is what copies every element a whole number of times."""
+    """``nearest`` and ``linear`` are by whole factors, as blocked kernels do; ``interpolate`` is another linear one."""
     mode = attribute(node, "mode", b"nearest")
     place = attribute(node, "coordinate_transformation_mode", b"half_pixel")
     before, after = graph.input(node).shape, graph.shapes.get(node.output[0], ())
     whole = len(node.input) == _SCALED and not any(b % a for a, b in zip(before, after, strict=False))
-    copies = mode == b"nearest" and place == b"asymmetric" and attribute(node, "nearest_mode") == b"floor"
-    plain = whole and copies
-    function = "nearest" if plain else "linear" if mode == b"linear" else ""
+    copies = place == b"asymmetric" and attribute(node, "nearest_mode") == b"floor"
+    function = "nearest" if mode == b"nearest" and whole and copies else ""
+    if mode == b"linear":
+        function = "linear" if whole and place in _LINEAR_PLACES else "interpolate"
     graph.emit(node, "resize", function=function, inputs=graph.inputs(node)[:1])
 
 
@@ -221,6 +225,6 @@ _RULES: Mapping[str, _Rule] = {
     "Softmax": _lower_along_axis,
     "Resize": _lower_resize,
     "Pad": _lower_pad,
-    **dict.fromkeys(_ACTIVATIONS, _lower_activation),
+    **dict.fromkeys(ACTIVATIONS, _lower_activation),
     **dict.fromkeys(_VIEWS, _lower_view),
 }

@@ -188,7 +188,7 @@ class Operator:
         stride: Of convolutions and pools, along the first spatial axis; 0 where there is none.
         axes: Of the output, which axis of the input each axis is, for a transpose; the axes that a reduction, softmax,
             normalization or concatenation works along, counted from the first; (0,) for a view that keeps the first
-            axis, rather than computing its size.
+            axis, rather than computing its size; those that a Pad fills with zeros, and none if with anything else.
         operand: The shape of the constant that an elementwise operator combines its only input with, if it does.
     """
 

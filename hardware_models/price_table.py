@@ -59,11 +59,13 @@ class PriceTable:
     """Prices by everything that a kernel is priced on; names do not matter.
 
     Args:
-        price: The prices of the kernels of a workload, each by itself.
+        price: The prices of the kernels of a workload.
+        surroundings: Whether prices depend on where a kernel stands.
     """
 
-    def __init__(self, price: Callable[[Workload], RowPrices]) -> None:
+    def __init__(self, price: Callable[[Workload], RowPrices], *, surroundings: bool = False) -> None:
         self._price = price
+        self._surroundings = surroundings
         self._known: dict[bytes, int] = {}
         self._words: dict[str, int] = {}
         self._places: WeakKeyDictionary[Workload, Integers] = WeakKeyDictionary()
@@ -116,11 +118,12 @@ class PriceTable:
 
     def _keys(self, workload: Workload) -> list[bytes]:
         """All that a kernel is priced on, as bytes."""
+        around = workload.surroundings if self._surroundings else workload.surroundings[:, :0]
         patterns = [workload.sparse.get(row, "") for row in range(len(workload))]
         columns = np.column_stack(
             (
                 workload.kind, workload.format, workload.layout, workload.macs, workload.input_bytes,
-                workload.weight_bytes, workload.output_bytes, workload.elements, workload.geometry,
+                workload.weight_bytes, workload.output_bytes, workload.elements, workload.geometry, around,
                 self._codes(workload.functions), self._codes(patterns),
             )
         ).astype(np.int64)  # fmt: skip
@@ -131,9 +134,12 @@ class PriceTable:
 
 
 def rows_of(workload: Workload, rows: Sequence[int]) -> Workload:
-    """Some kernels of ``workload``, each by itself: the network's own sizes are 0."""
+    """Some kernels of ``workload``, each where it stands: the network's own sizes are 0."""
     at = np.array(rows, np.int64)
-    arrays = ("kind", "format", "layout", "macs", "input_bytes", "weight_bytes", "output_bytes", "elements", "geometry")
+    arrays = (
+        "kind", "format", "layout", "macs", "input_bytes", "weight_bytes", "output_bytes", "elements", "geometry",
+        "surroundings",
+    )  # fmt: skip
     return replace(
         workload,
         names=tuple(workload.names[row] for row in rows),

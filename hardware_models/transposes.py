@@ -26,11 +26,10 @@ from kneepoint.hardware_models.permutations import (
 _SIMPLE = frozenset({
     "abs", "celu", "clip", "erf", "exp", "floor", "gelu", "hardsigmoid", "hardswish", "leakyrelu", "log", "neg",
     "reciprocal", "relu", "round", "selu", "sigmoid", "softplus", "softsign", "sqrt", "tanh", "thresholdedrelu", "pow",
+    "prelu",
 })
 # fmt: on
 """Activations that a transpose may pass."""
-_BROADCASTING = frozenset({"add", "mul", "select"})
-_PASSING = frozenset({"quantize", "dequantize"})
 _BYTES = 1
 _IMAGES = 4
 
@@ -53,7 +52,12 @@ def move_transposes(graph: NodeGraph) -> None:
 
 
 class TransposeOptimizer:
-    """Moves the transposes of one graph, in place."""
+    """Moves the transposes of one graph, in place.
+
+    Attributes:
+        graph: Is changed.
+        leading: Values from which there is a way through nodes that transposes pass to another transpose.
+    """
 
     def __init__(self, graph: NodeGraph) -> None:
         self.graph = graph
@@ -89,7 +93,7 @@ class TransposeOptimizer:
             return False
         if node.kind in ("transpose", "max_pool"):
             return True
-        if node.kind == "resize" and node.format == "int8" and node.function == "linear":
+        if node.kind == "resize" and node.format == "int8" and node.function in ("linear", "interpolate"):
             return True
         cost = sum(self._cost(name, axes) for name in node.inputs)
         if cost < 0 and node.output not in self.leading and node.kind != "view":
@@ -121,7 +125,7 @@ class TransposeOptimizer:
         """Move a transpose from all inputs of ``node`` to its output."""
         axes = transpose.axes
         rank = len(axes)
-        if any(len(self.graph.values[name].shape) != rank for name in node.inputs):
+        if any(len(self.graph.values[name].shape) != rank for name in (*node.inputs, node.output)):
             return False
         for position in range(len(node.inputs)):
             self.transpose_input(node, position, inverse(axes))

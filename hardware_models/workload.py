@@ -12,6 +12,7 @@ from kneepoint.hardware_models.fusion import fuse
 from kneepoint.hardware_models.kernels import FORMATS, GEOMETRY, KERNEL_KINDS, LAYOUTS, Kernel
 from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.operators import FP32_BYTES, OperatorTable
+from kneepoint.hardware_models.surroundings import surroundings
 
 KIND_CODES = {kind: code for code, kind in enumerate(KERNEL_KINDS)}
 FORMAT_CODES = {name: code for code, name in enumerate(FORMATS)}
@@ -36,6 +37,7 @@ class Workload:
         output_bytes: (kernels,) int64, activations written.
         elements: (kernels,) int64, of the output.
         geometry: (kernels, 12) int64, sizes in the order of ``GEOMETRY``; see ``Kernel.geometry``.
+        surroundings: (kernels, 8) int64, in the order of ``SURROUNDINGS``.
         storage_bytes: All constants in the artifact.
         resident_bytes: All constants in memory, once a session has unpacked them.
         parameters: Elements of all constants.
@@ -55,6 +57,7 @@ class Workload:
     output_bytes: Integers
     elements: Integers
     geometry: Integers
+    surroundings: Integers
     storage_bytes: int
     resident_bytes: int
     parameters: int
@@ -88,6 +91,7 @@ class Workload:
             output_bytes=_column([kernel.output_bytes for kernel in kernels]),
             elements=_column([kernel.elements for kernel in kernels]),
             geometry=np.array([kernel.geometry for kernel in kernels], np.int64).reshape(-1, len(GEOMETRY)),
+            surroundings=surroundings(kernels),
             storage_bytes=table.storage_bytes + unattached,
             resident_bytes=table.resident_bytes + unattached,
             parameters=table.parameters,

@@ -56,7 +56,8 @@ _ONNX_NAMES = {
     "masked_fill": "Where",
     "eq": "Equal", "gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "logical_not": "Not",
     "bitwise_not": "Not", "logical_and": "And", "logical_or": "Or", "maximum": "Max", "minimum": "Min", "to": "Cast",
-    "tril": "Trilu", "triu": "Trilu",
+    "tril": "Trilu", "triu": "Trilu", "bitwise_and": "And", "__and__": "And", "bitwise_or": "Or", "__or__": "Or",
+    "index": "Gather",
 }  # fmt: skip
 """Operators without a kind that ONNX writes as one node: both readers of the operator table call them the same."""
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})

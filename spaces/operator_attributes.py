@@ -66,12 +66,13 @@ def _pool(network: Network, operation: Operation) -> Attributes:
 
 
 def _resize(network: Network, operation: Operation) -> Attributes:
-    """What copies every element a whole number of times is called ``nearest``."""
+    """``nearest`` and ``linear`` are by whole factors, as given; ``interpolate`` is any other linear one."""
     node = network.node(operation)
-    if not operator_name(node).startswith("upsample_nearest"):
-        return Attributes(function="linear" if "linear" in operator_name(node) else "")
     sizes = zip(shape_of(source_of(node))[_SPATIAL:], operation.shape[_SPATIAL:], strict=True)
     whole = network.argument(operation, 1, "output_size", None) is None and not any(b % a for a, b in sizes)
+    if "linear" in operator_name(node):
+        corners = network.argument(operation, 2, "align_corners", False)
+        return Attributes(function="linear" if whole and corners else "interpolate")
     return Attributes(function="nearest" if whole else "")
 
 
@@ -108,7 +109,7 @@ def _reduction(network: Network, operation: Operation) -> Attributes:
 
 
 def _copy(network: Network, operation: Operation) -> Attributes:
-    """The axes that are padded, if it is with zeros."""
+    """The axes that are padded, if it is with zeros: the last where there is nothing to pad."""
     if operation.function != "Pad":
         return Attributes()
     amounts = network.argument(operation, 1, "pad", ())
@@ -118,7 +119,7 @@ def _copy(network: Network, operation: Operation) -> Attributes:
     rank = len(operation.shape)
     pairs = zip(amounts[::2], amounts[1::2], strict=True)
     padded = (rank - 1 - index for index, pair in enumerate(pairs) if any(pair))
-    return Attributes(axes=tuple(sorted(padded)))
+    return Attributes(axes=tuple(sorted(padded)) or (rank - 1,))
 
 
 def _rank_before(network: Network, operation: Operation) -> int:

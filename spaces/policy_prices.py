@@ -61,7 +61,8 @@ class PolicyPrices:
 
     Where layouts decide (blocked channels, channels last), whether the runtime pushes a transpose through a chain of
     residual additions depends on layers arbitrarily far ahead. A part whose table misses such a layer gives a wrong
-    price until a policy that shows it happens to be lowered.
+    price until a policy that shows it happens to be lowered. A calibrated device's kernels depend on all that ran before
+    them, so that there every policy is lowered.
 
     Args:
         network: The policies' own.
@@ -183,6 +184,8 @@ class PolicyPrices:
 
     def _look_up(self, codes: Integers) -> Found | None:
         """What the tables know; None where they cannot be kept, so that every policy has to be lowered."""
+        if self.model.contextual:
+            return None
         variables = self._variables(codes)
         self._tables.make_room(self._radices())
         return None if self._tables.too_large else self._tables.look_up(variables)

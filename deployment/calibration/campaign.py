@@ -149,7 +149,7 @@ class Campaign:
             total_us=timing.total_us,
             complete=len(pairs) == len(kernels) == len(timing.nodes),
             seconds=time.monotonic() - start + self.wasted,
-            kernels=tuple(TimedKernel.of(kernel, pairs.get(place)) for place, kernel in enumerate(kernels)),
+            kernels=TimedKernel.all(kernels, pairs),
         )
         self.wasted = 0.0
         if stopwatch.threads in self._interest and not held_out:
@@ -201,7 +201,7 @@ class _Interest:
         """Remember how far off the kernels of a new sample were."""
         table = SampleTable.of([sample])
         latency, _ = self._fit.model.predict(table.workload)
-        true = self._fit.true_latency(table)
+        true = self._fit.ruler.latency(table)
         for name, predicted, found in zip(variants(table.workload), latency, true, strict=True):
             if np.isfinite(found) and predicted > 0:
                 error = min(1.0, abs(float(np.log(predicted / found))))
@@ -209,8 +209,7 @@ class _Interest:
 
 
 def _untimed(kernels: Sequence[Kernel]) -> Sample:
-    timed = tuple(TimedKernel.of(kernel, None) for kernel in kernels)
-    return Sample(0, 1, False, "", 1, 0.0, False, 0.0, timed)
+    return Sample(0, 1, False, "", 1, 0.0, False, 0.0, TimedKernel.all(kernels, {}))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,22 +11,15 @@ from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
+from kneepoint.deployment.calibration.kernel_times import FLOOR_SCALE, LEAST_US, Ruler, counts, noise, robust_ridge
 from kneepoint.deployment.calibration.samples import SampleTable
 from kneepoint.hardware_models.features import features, terms, variants
 from kneepoint.hardware_models.latency_model import LatencyModel, VariantModel
 from kneepoint.hardware_models.regression_trees import RegressionTrees
 
 Floats = NDArray[np.float64]
-_RELATIVE_NOISE, _NOISE_US = 0.03, 0.4
-"""Standard errors of a timed kernel: of its time, and what cutting off to microseconds and the profiler leave."""
-_LEAST_US = 0.15
 _FEWEST_FOR_FIT, _FEWEST_FOR_TREES = 6, 40
 _DEPTH = 4
-_USUAL_PROFILER_US = 2.0
-_PROFILER_RANGE_US = (0.5, 4.5)
-_SMALL_NETWORK_US = 1500.0
-_FLOOR_SCALE = 10.0
-"""Gives a network's own floor a prior so many times as wide as that of a kernel's launch."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +28,18 @@ class Fit:
 
     Attributes:
         model: The model.
-        profiler_us: Microseconds that the profiler itself adds to a kernel, by kind and format.
+        ruler: Reads the profiler.
     """
 
     model: LatencyModel
-    profiler_us: Mapping[str, float]
-
-    def true_latency(self, table: SampleTable) -> Floats:
-        """(kernels,) microseconds of the kernels in ``table`` without the profiler's own share; NaN where unknown."""
-        return _true_latency(table, _kinds(variants(table.workload)), self.profiler_us)
+    ruler: Ruler
 
 
 def fit(table: SampleTable) -> Fit:
     """The model of the samples in ``table``, which share a thread count."""
     names = np.array(variants(table.workload), dtype=object)
-    kinds = _kinds(names)
-    profiler_us = _profiler_us(table, kinds)
-    latency = _true_latency(table, kinds, profiler_us)
+    ruler = Ruler.of(table)
+    latency = ruler.latency(table)
     term, feature = terms(table.workload), features(table.workload)
     known = np.isfinite(latency)
     fitted = {}
@@ -60,63 +48,17 @@ def fit(table: SampleTable) -> Fit:
         if len(rows) >= _FEWEST_FOR_FIT:
             fitted[name] = _fit_variant(term[rows], feature[rows], latency[rows])
     model = LatencyModel(fitted, network_floor_us=0.0, kernel_error=0.0, common_error=0.0)
-    return Fit(_with_shifts(model, table, names), profiler_us)
-
-
-# --- what the profiler takes ---------------------------------------------------------------------------------------
-
-
-def _kinds(names: Iterable[str]) -> NDArray[np.object_]:
-    """Kind and format of variants: the nodes of one operator cost the profiler about the same."""
-    return np.array([":".join(name.split(":")[:2]) for name in names], dtype=object)
-
-
-def _true_latency(table: SampleTable, kinds: NDArray[np.object_], profiler_us: Mapping[str, float]) -> Floats:
-    share = np.array([profiler_us.get(kind, _USUAL_PROFILER_US) for kind in kinds])
-    latency: Floats = np.maximum(table.microseconds - share, _LEAST_US)
-    return latency
-
-
-def _profiler_us(table: SampleTable, kinds: NDArray[np.object_]) -> dict[str, float]:
-    """By how much the profiler's times of a network add up to more than it takes without, in small networks."""
-    known = sorted(set(kinds))
-    count = _counts(table, kinds, known)
-    seen = np.bincount(table.network, np.nan_to_num(table.microseconds), len(table.total_us))
-    small = table.complete & (table.total_us < _SMALL_NETWORK_US)
-    spread = 0.02 * table.total_us + 0.2 * np.sqrt(count.sum(1))
-    excess = (seen - table.total_us) - _USUAL_PROFILER_US * count.sum(1)
-    matrix = np.column_stack((count, -np.full(len(count), _FLOOR_SCALE)))  # a network's own floor is in its total
-    found = _USUAL_PROFILER_US + _robust_ridge(matrix[small], excess[small], spread[small], prior=0.3)[:-1]
-    return dict(zip(known, np.clip(found, *_PROFILER_RANGE_US).tolist(), strict=True))
-
-
-def _counts(table: SampleTable, labels: NDArray[np.object_], known: Sequence[str]) -> Floats:
-    """(samples, labels): how many kernels of each there are."""
-    place = {label: index for index, label in enumerate(known)}
-    count = np.zeros((len(table.total_us), len(known)))
-    np.add.at(count, (table.network, np.array([place[label] for label in labels], np.int64)), 1)
-    return count
-
-
-def _robust_ridge(matrix: Floats, target: Floats, spread: Floats, prior: float) -> Floats:
-    """Least squares with a normal prior of width ``prior``; rows that miss by more than 3 spreads lose their weight."""
-    solution: Floats = np.zeros(matrix.shape[1])
-    for _ in range(8):
-        miss = np.abs(target - matrix @ solution) / spread
-        weight = np.minimum(1, 3 / np.maximum(miss, 1e-9)) / spread**2
-        normal = (matrix * weight[:, None]).T @ matrix + np.eye(matrix.shape[1]) / prior**2
-        solution = np.asarray(np.linalg.solve(normal, (matrix * weight[:, None]).T @ target), np.float64)
-    return solution
+    return Fit(_with_shifts(model, table, names), ruler)
 
 
 # --- one variant ---------------------------------------------------------------------------------------------------
 
 
 def _fit_variant(term: Floats, feature: NDArray[np.float32], latency: Floats) -> VariantModel:
-    spread = np.hypot(_RELATIVE_NOISE * latency, _NOISE_US)
+    spread = noise(latency)
     roofline = LinearRegression(fit_intercept=False, positive=True).fit(term, latency, sample_weight=1 / spread**2)
     coefficients = np.asarray(roofline.coef_, np.float64)
-    base = np.maximum(term @ coefficients, _LEAST_US)
+    base = np.maximum(term @ coefficients, LEAST_US)
     model = VariantModel(coefficients, lowest_us=float(0.7 * latency.min()), samples=len(latency))
     if len(latency) < _FEWEST_FOR_TREES:
         return model
@@ -192,11 +134,11 @@ def _with_shifts(model: LatencyModel, table: SampleTable, names: NDArray[np.obje
     known = sorted(model.variants)
     if not known:
         return model
-    count = _counts(table, np.where(priced, names, known[0]), known)
-    matrix = np.column_stack((count, np.full(len(count), _FLOOR_SCALE)))[usable]
+    count = counts(table, np.where(priced, names, known[0]), known)
+    matrix = np.column_stack((count, np.full(len(count), FLOOR_SCALE)))[usable]
     missing = (table.total_us - predicted)[usable]
-    shifts = _robust_ridge(matrix, missing, 0.02 * table.total_us[usable] + 0.3, prior=0.3)
+    shifts = robust_ridge(matrix, missing, 0.02 * table.total_us[usable] + 0.3, prior=0.3)
     fitted = {
         name: replace(model.variants[name], shift_us=float(shift)) for name, shift in zip(known, shifts, strict=False)
     }
-    return replace(model, variants=fitted, network_floor_us=max(0.0, _FLOOR_SCALE * float(shifts[-1])))
+    return replace(model, variants=fitted, network_floor_us=max(0.0, FLOOR_SCALE * float(shifts[-1])))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from kneepoint.deployment.calibration.chains import draw_chain
 from kneepoint.deployment.calibration.graph_builder import GraphBuilder, Precision, Value
 
 BATCHES, BATCH_SHARES = (1, 2, 4, 8, 16, 32), (0.55, 0.1, 0.1, 0.15, 0.05, 0.05)
@@ -30,7 +31,7 @@ class MicroNetwork:
     Attributes:
         model: It, as ONNX, with every size fixed.
         batch: Samples of one inference.
-        style: ``convolutional``, ``transformer`` or ``head``.
+        style: ``convolutional``, ``transformer``, ``head`` or ``chain``.
     """
 
     model: ModelProto
@@ -48,8 +49,11 @@ class MicroNetwork:
 
 def draw(random: np.random.Generator) -> MicroNetwork:
     """The next network of ``random``."""
-    style = str(random.choice(["convolutional", "transformer", "head"], p=[0.66, 0.29, 0.05]))
+    style = str(random.choice(["convolutional", "transformer", "head", "chain"], p=[0.56, 0.26, 0.05, 0.13]))
     batch = int(random.choice(BATCHES, p=BATCH_SHARES))
+    if style == "chain":
+        graph = GraphBuilder(random)
+        return MicroNetwork(graph.model([draw_chain(graph, random, batch)]), batch, style)
     artist = _Artist(GraphBuilder(random), random, batch, budget=10 ** random.uniform(4.5, 8.3))
     output = {"convolutional": artist.convolutional, "transformer": artist.transformer, "head": artist.head}[style]()
     return MicroNetwork(artist.graph.model([output]), batch, style)

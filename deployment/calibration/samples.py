@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneepoint.hardware_models.kernels import Kernel
+from kneepoint.hardware_models.kernels import GEOMETRY, Kernel
 from kneepoint.hardware_models.liveness import Buffers
+from kneepoint.hardware_models.surroundings import SURROUNDINGS, surroundings
 from kneepoint.hardware_models.workload import FORMAT_CODES, KIND_CODES, LAYOUT_CODES, Workload
 
 _SIZES = ("macs", "input_bytes", "weight_bytes", "output_bytes", "elements")
@@ -23,7 +24,7 @@ class TimedKernel:
     """One kernel where it stood.
 
     Attributes:
-        row: What it is priced on, as ``Kernel.row``.
+        row: What it is priced on: as ``Kernel.row``, and its surroundings.
         microseconds: As the profiler saw it, its own share included; None where it is not known which node it was.
     """
 
@@ -31,10 +32,20 @@ class TimedKernel:
     microseconds: float | None
 
     @classmethod
-    def of(cls, kernel: Kernel, microseconds: float | None) -> TimedKernel:
-        """``kernel``, timed."""
-        sizes = (getattr(kernel, name) for name in _SIZES)
-        return cls((kernel.kind, kernel.format, kernel.layout, kernel.function, *sizes, *kernel.geometry), microseconds)
+    def all(cls, kernels: Sequence[Kernel], microseconds: Mapping[int, float]) -> tuple[TimedKernel, ...]:
+        """The kernels of one network, in execution order.
+
+        Args:
+            kernels: All of them.
+            microseconds: By position, where it is known.
+        """
+        around = surroundings(kernels).tolist()
+        return tuple(cls(_row(kernel, around[at]), microseconds.get(at)) for at, kernel in enumerate(kernels))
+
+
+def _row(kernel: Kernel, around: Sequence[int]) -> tuple[Any, ...]:
+    sizes = (getattr(kernel, name) for name in _SIZES)
+    return (kernel.kind, kernel.format, kernel.layout, kernel.function, *sizes, *kernel.geometry, *around)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ class SampleTable:
 def _workload(rows: Sequence[tuple[Any, ...]]) -> Workload:
     """Rows as the kernels of one workload, which has no sizes of its own."""
     first = 4 + len(_SIZES)
+    last = first + len(GEOMETRY)
     sizes: dict[str, Any] = {
         name: np.array([row[4 + place] for row in rows], np.int64) for place, name in enumerate(_SIZES)
     }
@@ -126,7 +138,8 @@ def _workload(rows: Sequence[tuple[Any, ...]]) -> Workload:
         kind=np.array([KIND_CODES[row[0]] for row in rows], np.int16),
         format=np.array([FORMAT_CODES[row[1]] for row in rows], np.int8),
         layout=np.array([LAYOUT_CODES[row[2]] for row in rows], np.int8),
-        geometry=np.array([row[first:] for row in rows], np.int64),
+        geometry=np.array([row[first:last] for row in rows], np.int64).reshape(-1, len(GEOMETRY)),
+        surroundings=np.array([row[last:] for row in rows], np.int64).reshape(-1, len(SURROUNDINGS)),
         **sizes,
         storage_bytes=0,
         resident_bytes=0,

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from benchmarks import hardware_models, hardware_models_files, hardware_models_measuring
-from benchmarks.hardware_models_bars import kernel_bar, network_bars
+from benchmarks.hardware_models_bars import kernel_bars, network_bars
 from benchmarks.hardware_models_diagnosis import diagnose
 from benchmarks.hardware_models_files import MIXED, Case, Maker, cases, path_of, prepare
 from benchmarks.hardware_models_judging import MODELS, by_group, facts, frame_of, worst
@@ -21,6 +21,7 @@ from benchmarks.hardware_models_page import COLUMN, Findings, page
 from benchmarks.hardware_models_prices import Price, Pricer
 from kneepoint.deployment import to_onnx
 from kneepoint.hardware_models import load_device, read_onnx
+from kneepoint.hardware_models.calibrated import Calibration
 from kneepoint.tasks.errors import InputError
 from kneepoint.tasks.seeding import seeded
 
@@ -241,8 +242,19 @@ def test_bars_are_held_against_the_facts() -> None:
 
 
 def test_a_device_without_calibration_says_nothing_of_single_kernels() -> None:
-    bar = kernel_bar(load_device("x86-server"))
+    (bar,) = kernel_bars(load_device("x86-server"))
     assert (bar.reached, bar.figure) == (False, "the device file says nothing of them")
+
+
+def test_every_thread_count_is_held_against_the_mean_over_all_kernels() -> None:
+    errors = {"kernels": 5461, "large_kernel_mape": 0.05, "weighted_kernel_error": 0.04}
+    held_out = {"1": {**errors, "kernel_mape": 0.07}, "2": {**errors, "kernel_mape": 0.37}}
+    device = load_device("x86-server")
+    calibrated = device.model_copy(update={"calibration": Calibration(threads={"1": None}, held_out=held_out)})
+    one, two = kernel_bars(calibrated)
+    assert (one.reached, two.reached) == (True, False)
+    assert two.name == "single kernels never sampled: mean error of 8%, threads 2"
+    assert two.figure == "37.0% of 5,461 kernels (5.0% of those of 5 us and more, 4.0% weighted by time)"
 
 
 def test_the_worst_come_first() -> None:

@@ -65,6 +65,7 @@ def row(kind: str, format_: int = 0, **sizes: int) -> Workload:
         format=formats,
         layout=np.zeros(1, np.int8),
         geometry=np.zeros((1, 12), np.int64),
+        surroundings=np.zeros((1, 8), np.int64),
         **columns,  # type: ignore[arg-type]  # a dict of arrays, which are the columns
         storage_bytes=10,
         resident_bytes=20,

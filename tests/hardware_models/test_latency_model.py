@@ -14,6 +14,7 @@ from kneepoint.hardware_models.kernels import GEOMETRY, KernelFormat, Layout
 from kneepoint.hardware_models.latency_model import LatencyModel, VariantModel
 from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.regression_trees import RegressionTrees
+from kneepoint.hardware_models.surroundings import SURROUNDINGS
 from kneepoint.hardware_models.workload import FORMAT_CODES, KIND_CODES, LAYOUT_CODES, Workload
 
 
@@ -29,6 +30,7 @@ def one(kind: str, format_: KernelFormat = "fp32", layout: Layout = "", function
         format=np.array([FORMAT_CODES[format_]], np.int8),
         layout=np.array([LAYOUT_CODES[layout]], np.int8),
         geometry=np.array([geometry], np.int64),
+        surroundings=np.zeros((1, len(SURROUNDINGS)), np.int64),
         **columns,
         storage_bytes=0,
         resident_bytes=0,

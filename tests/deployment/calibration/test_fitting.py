@@ -34,9 +34,8 @@ def samples(count: int, seed: int, noise: float = 0.01, kernels: int = 8) -> Sam
         drawn = int(random.integers(1, 2 * kernels))
         sizes = np.exp(random.uniform(np.log(100), np.log(2e5), drawn)).astype(int)
         times = [law(int(size)) * float(np.exp(noise * random.standard_normal())) for size in sizes]
-        timed = tuple(
-            TimedKernel.of(relu(int(size)), time + PROFILER_US) for size, time in zip(sizes, times, strict=True)
-        )
+        seen = {place: time + PROFILER_US for place, time in enumerate(times)}
+        timed = TimedKernel.all([relu(int(size)) for size in sizes], seen)
         made.append(Sample(index, 1, False, "", 1, sum(times) + FLOOR_US, True, 0.1, timed))
     return SampleTable.of(made)
 

@@ -8,9 +8,10 @@ from kneepoint.hardware_models.kernels import Kernel
 
 
 def sample(index: int, threads: int, total_us: float) -> Sample:
-    conv = TimedKernel.of(Kernel("conv", "conv", "fp32", macs=10**6, elements=100), 2.0 + 10)
-    relu = TimedKernel.of(Kernel("relu", "activation", "fp32", elements=4000), 2.0 + 2)
-    return Sample(index, threads, True, "", 1, total_us, True, 0.1, (conv, relu))
+    conv = Kernel("conv", "conv", "fp32", macs=10**6, elements=100)
+    relu = Kernel("relu", "activation", "fp32", elements=4000)
+    timed = TimedKernel.all([conv, relu], {0: 2.0 + 10, 1: 2.0 + 2})
+    return Sample(index, threads, True, "", 1, total_us, True, 0.1, timed)
 
 
 TABLE = SampleTable.of([sample(index, 1, 10.0) for index in range(6)])
