@@ -61,7 +61,7 @@ class PolicyPrices:
 
     Where layouts decide (blocked channels, channels last), whether the runtime pushes a transpose through a chain of
     residual additions depends on layers arbitrarily far ahead. A part whose table misses such a layer gives a wrong
-    price until a policy that shows it happens to be lowered. A calibrated device's kernels depend on all that ran before
+    price until a policy that shows it happens to be lowered. A calibrated device's kernels depend on what ran before
     them, so that there every policy is lowered.
 
     Args:
