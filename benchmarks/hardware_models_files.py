@@ -49,7 +49,11 @@ _WRITERS = (
     "deployment/tidying.py",
     "deployment/writing.py",
 )
-_READERS = frozenset({("spaces", name) for name in ("lowering.py", "attention.py", "constant_folding.py")})
+_PRICING = (
+    "attention", "constant_folding", "lookup_slots", "lookup_tables", "lowering", "network_parts", "policy_codes",
+    "policy_prices",
+)  # fmt: skip
+_READERS = frozenset({("spaces", f"{name}.py") for name in _PRICING})
 """Sources among them that decide about prices alone."""
 _SAMPLES = 8
 # Latency does not depend on what the values are, so they need not be good.

@@ -34,6 +34,8 @@ REFERENCE = "resnet26-half-64", "w32"
 """A network of about a millisecond, whose latency says how the machine is."""
 DISTURBED = 1.04
 """Times its usual latency, the lower quartile of all readings: those of a quiet machine are the low ones."""
+RENEWED = 30
+"""Visits after which a process is replaced."""
 _SETTLING = 10
 """First readings of the reference, which no visit depends on."""
 _SAVED_EVERY = 5.0
@@ -83,19 +85,30 @@ class Worker:
     """
 
     def __init__(self, threads: int, reference: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.hardware_models_worker", str(threads), str(reference)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(  # noqa: S603 - ours
-            command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
-        )
+        self._threads = threads
         self._reference = reference
+        self._process = self._started()
+        self._visits = 0
         self.readings: list[float] = []
 
     def __enter__(self) -> Worker:
         for _ in range(_SETTLING):
             self.visit(self._reference, 1, 0.0)
         return self
+
+    def _started(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "benchmarks.hardware_models_worker", str(self._threads), str(self._reference)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(  # noqa: S603 - ours
+            command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
+        )
+
+    def _renew(self) -> None:
+        """A fresh process: what an old one has allocated moves latencies by several percent, always the same way."""
+        self._process.kill()
+        self._process.communicate()
+        self._process = self._started()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,6 +122,9 @@ class Worker:
         Raises:
             RuntimeError: If the process died.
         """
+        self._visits += 1
+        if self._visits % RENEWED == 0:
+            self._renew()
         asked = json.dumps({"path": str(path), "batch": batch, "seconds": seconds})
         print(asked, file=self._process.stdin, flush=True)
         if not (line := self._process.stdout.readline() if self._process.stdout else ""):

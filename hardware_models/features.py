@@ -33,7 +33,6 @@ def _variant(workload: Workload, row: int) -> str:
     geometry = workload.geometry[row]
     if kind in _CONVOLUTIONS:
         parts.append(_convolution_class(geometry))
-        parts.append("residual" if function.startswith("add") else "")
     elif kind in _BINARY:
         parts.append(_operand_class(geometry, int(workload.elements[row])))
     elif kind == "transpose":
@@ -111,6 +110,7 @@ def features(workload: Workload) -> NDArray[np.float32]:
         of["in_height"] % 6,  # rows of a product that it keeps there
         np.log2(1 + workload.macs / np.maximum(moved, 1)),
         of["span"] % _BLOCK / _BLOCK,
+        np.array([function.startswith("add") for function in workload.functions], np.float64),  # a fused residual
     )
     return np.column_stack((logs, *remainders, workload.surroundings)).astype(np.float32)
 

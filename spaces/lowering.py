@@ -47,11 +47,12 @@ def lower(network: Network, policy: Policy, batch: int = 1) -> OperatorTable:
     network = network.without(policy.dropped_blocks)
     plan = QuantPlan.of(network, policy)
     channels = network.channels(policy)
+    folded = folded_operations(network)
     shapes = {name: (batch, *shape[1:]) for name, shape in network.inputs.items()}
-    shapes.update({operation.name: _shape(operation, channels, batch) for operation in network.operations})
+    for operation in network.operations:  # what depends on no input is a constant, which is the same for all samples
+        shapes[operation.name] = _shape(operation, channels, 1 if operation.name in folded else batch)
     formats = {name: _FORMATS[quant.bits] for name, quant in plan.activations.items()}
     tensors = {name: Tensor(name, shape, formats.get(name, "fp32")) for name, shape in shapes.items()}
-    folded = folded_operations(network)
     operators = tidied(_operators(network, plan, channels, tensors, folded), tensors, network.outputs)
     tables = [_weight(network, network.operation_of[name], plan, channels) for name in folded]
     weights = tuple(replace(weight, format="fp32") for weight in tables if weight)

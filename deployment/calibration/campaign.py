@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,18 @@ from kneepoint.deployment.calibration.executed import pair
 from kneepoint.deployment.calibration.fitting import Fit, fit
 from kneepoint.deployment.calibration.micro_networks import MicroNetwork, draw
 from kneepoint.deployment.calibration.samples import Sample, SampleTable, TimedKernel
-from kneepoint.deployment.calibration.stopwatch import Stopwatch
+from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing
 from kneepoint.deployment.machine import cores_for
 from kneepoint.hardware_models.features import variants
 from kneepoint.hardware_models.fusion import fuse
 from kneepoint.hardware_models.kernels import Kernel
 from kneepoint.hardware_models.onnx_reader import read_onnx
+from kneepoint.tasks.errors import DeviceError
 
 HELD_OUT = 10
 """One network in so many judges, and is never fitted to."""
-_TRIES = 2
+_TRIES = 3
+_MOST_REFUSED = 20
 _TURN_SECONDS = 15.0
 """Thread counts take turns, so that a machine that drifts does not favour one."""
 _POOL = 3
@@ -64,6 +67,7 @@ class Campaign:
         samples: So far, those of an interrupted campaign included.
         tries: Timings so far, thrown away ones included.
         wasted: Seconds of timings that were thrown away since the last sample.
+        refused: Networks that the runtime does not run.
     """
 
     seed: int
@@ -73,6 +77,7 @@ class Campaign:
     samples: list[Sample] = field(default_factory=list)
     tries: int = 0
     wasted: float = 0.0
+    refused: int = 0
     _interest: dict[int, _Interest] = field(default_factory=dict, repr=False)
 
     def run(self, file: Path, report: Callable[[Progress], None]) -> None:
@@ -115,8 +120,8 @@ class Campaign:
     # --- one turn --------------------------------------------------------------------------------------------------
 
     def _turn(self, threads: int, seconds: float) -> Iterator[Sample]:
-        with _pinned(threads):
-            stopwatch = Stopwatch(threads)
+        with _pinned(threads) as others:
+            stopwatch = Stopwatch(threads, others)
             index = max((s.index for s in self.samples if s.threads == threads), default=-1) + 1
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -131,12 +136,8 @@ class Campaign:
         held_out = index % HELD_OUT == 0
         network, kernels, random = self._choose(index, 1 if held_out else _POOL, stopwatch.threads)
         model, feeds = network.model.SerializeToString(), network.feeds(random)
-        for _ in range(_TRIES):
-            self.tries += 1
-            timing = stopwatch.time(model, feeds)
-            if timing.quiet:
-                break
-        else:
+        timing = self._timing(stopwatch, model, feeds)
+        if timing is None:
             self.wasted += time.monotonic() - start
             return None
         pairs = {place: node.microseconds for place, node in pair(kernels, timing.nodes)}
@@ -155,6 +156,30 @@ class Campaign:
         if stopwatch.threads in self._interest and not held_out:
             self._interest[stopwatch.threads].learn(sample)
         return sample
+
+    def _timing(self, stopwatch: Stopwatch, model: bytes, feeds: Mapping[str, Any]) -> Timing | None:
+        """A timing on a quiet machine; None if there is none, or the runtime does not run the network."""
+        for _ in range(_TRIES):
+            self.tries += 1
+            try:
+                timing = stopwatch.time(model, feeds)
+            except Exception as error:  # onnxruntime raises its own unrelated types
+                self._refuse(error)
+                return None
+            if timing.quiet:
+                return timing
+        return None
+
+    def _refuse(self, error: Exception) -> None:
+        """Go on without a network that the runtime does not run, as long as they are few.
+
+        Raises:
+            DeviceError: If they are not.
+        """
+        self.refused += 1
+        if self.refused > max(_MOST_REFUSED, len(self.samples) // _MOST_REFUSED):
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise DeviceError(f"ONNX Runtime does not run {self.refused} of the networks to be timed: {reason}")
 
     # --- which network next ----------------------------------------------------------------------------------------
 
@@ -201,7 +226,7 @@ class _Interest:
         """Remember how far off the kernels of a new sample were."""
         table = SampleTable.of([sample])
         latency, _ = self._fit.model.predict(table.workload)
-        true = self._fit.ruler.latency(table)
+        true, _ = self._fit.ruler.latency(table)
         for name, predicted, found in zip(variants(table.workload), latency, true, strict=True):
             if np.isfinite(found) and predicted > 0:
                 error = min(1.0, abs(float(np.log(predicted / found))))
@@ -213,14 +238,18 @@ def _untimed(kernels: Sequence[Kernel]) -> Sample:
 
 
 @contextmanager
-def _pinned(threads: int) -> Iterator[None]:
-    """This process, and what threads it starts, on as many cores as there are threads."""
+def _pinned(threads: int) -> Iterator[Sequence[int]]:
+    """This thread on the first of as many cores as there are threads; gives the others, where a system lets one choose.
+
+    A program and its threads on one set of cores would do, if they spread over it; they sometimes do not.
+    """
     if not hasattr(os, "sched_setaffinity"):
-        yield
+        yield ()
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores_for(threads))
+    first, *others = cores_for(threads)
+    os.sched_setaffinity(0, {first})
     try:
-        yield
+        yield others
     finally:
         os.sched_setaffinity(0, before)

@@ -70,7 +70,7 @@ def _token_links(random: np.random.Generator) -> Mapping[str, Link]:
     precisions: tuple[Precision, ...] = ("fp32", "w8a8", "dynamic", "packed4", "packed8")
     precision = precisions[int(random.integers(len(precisions)))]
     heads = int(random.choice([1, 2, 4, 8]))
-    function = str(random.choice(["Gelu", "Tanh", "Erf", "Sqrt", "Relu"]))
+    function = str(random.choice(["Gelu", "Tanh", "Erf", "Sigmoid", "Relu"]))
     return {
         "attention": _attention(heads),
         "function": lambda graph, x: graph.unary(function, _read(graph, x, "w8a8" if heads == 1 else "fp32")),

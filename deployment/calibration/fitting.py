@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
-from kneepoint.deployment.calibration.kernel_times import FLOOR_SCALE, LEAST_US, Ruler, counts, noise, robust_ridge
+from kneepoint.deployment.calibration.kernel_times import (
+    LEAST_US,
+    RELATIVE_NOISE,
+    USUAL_FLOOR_US,
+    Ruler,
+    counts,
+    robust_ridge,
+)
 from kneepoint.deployment.calibration.samples import SampleTable
 from kneepoint.hardware_models.features import features, terms, variants
 from kneepoint.hardware_models.latency_model import LatencyModel, VariantModel
@@ -19,7 +27,11 @@ from kneepoint.hardware_models.regression_trees import RegressionTrees
 
 Floats = NDArray[np.float64]
 _FEWEST_FOR_FIT, _FEWEST_FOR_TREES = 6, 40
-_DEPTH = 4
+_DEPTH, _MOST_TREES, _RATE = 3, 120, 0.1
+_ROUNDS = 3
+"""Every round knows the shortest kernels better: by the model of the round before."""
+_FLOOR_SCALE = 2.0
+"""Gives a network's own floor a prior so many times as wide as that of a kernel's launch."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +49,44 @@ class Fit:
 
 def fit(table: SampleTable) -> Fit:
     """The model of the samples in ``table``, which share a thread count."""
-    names = np.array(variants(table.workload), dtype=object)
     ruler = Ruler.of(table)
-    latency = ruler.latency(table)
-    term, feature = terms(table.workload), features(table.workload)
-    known = np.isfinite(latency)
-    fitted = {}
-    for name in sorted(set(names[known])):
-        rows = np.flatnonzero((names == name) & known)
-        if len(rows) >= _FEWEST_FOR_FIT:
-            fitted[name] = _fit_variant(term[rows], feature[rows], latency[rows])
-    model = LatencyModel(fitted, network_floor_us=0.0, kernel_error=0.0, common_error=0.0)
-    return Fit(_with_shifts(model, table, names), ruler)
+    made = _Fitting(table, np.array(variants(table.workload), dtype=object), terms(table.workload))
+    model = made.model(*ruler.latency(table))
+    for _ in range(_ROUNDS - 1):
+        believed, known = model.predict(table.workload)
+        ruler = replace(ruler, network_floor_us=model.network_floor_us)
+        model = made.model(*ruler.latency(table, np.where(known, believed, np.nan)))
+    return Fit(model, replace(ruler, network_floor_us=model.network_floor_us))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """What all rounds of a fit share."""
+
+    table: SampleTable
+    names: NDArray[np.object_]
+    term: Floats
+
+    @cached_property
+    def feature(self) -> NDArray[np.float32]:
+        return features(self.table.workload)
+
+    def model(self, latency: Floats, spread: Floats) -> LatencyModel:
+        known = np.isfinite(latency)
+        fitted = {}
+        for name in sorted(set(self.names[known])):
+            rows = np.flatnonzero((self.names == name) & known)
+            if len(rows) >= _FEWEST_FOR_FIT:
+                fitted[name] = _fit_variant(self.term[rows], self.feature[rows], latency[rows], spread[rows])
+        model = LatencyModel(fitted, network_floor_us=0.0, kernel_error=0.0, common_error=0.0)
+        return _with_shifts(model, self.table, self.names)
 
 
 # --- one variant ---------------------------------------------------------------------------------------------------
 
 
-def _fit_variant(term: Floats, feature: NDArray[np.float32], latency: Floats) -> VariantModel:
-    spread = noise(latency)
+def _fit_variant(term: Floats, feature: NDArray[np.float32], latency: Floats, spread: Floats) -> VariantModel:
+    spread = np.hypot(spread, RELATIVE_NOISE * latency)
     roofline = LinearRegression(fit_intercept=False, positive=True).fit(term, latency, sample_weight=1 / spread**2)
     coefficients = np.asarray(roofline.coef_, np.float64)
     base = np.maximum(term @ coefficients, LEAST_US)
@@ -67,11 +98,11 @@ def _fit_variant(term: Floats, feature: NDArray[np.float32], latency: Floats) ->
 
 
 def _fit_trees(feature: NDArray[np.float32], residual: Floats, weight: Floats) -> RegressionTrees:
-    count = int(np.clip(len(residual) / 4, 20, 120))
+    count = int(np.clip(len(residual) / 4, 20, _MOST_TREES))
     boosting = GradientBoostingRegressor(
         n_estimators=count,
         max_depth=_DEPTH,
-        learning_rate=0.1,
+        learning_rate=_RATE,
         subsample=0.7,
         min_samples_leaf=2,
         max_features=0.5,
@@ -135,10 +166,10 @@ def _with_shifts(model: LatencyModel, table: SampleTable, names: NDArray[np.obje
     if not known:
         return model
     count = counts(table, np.where(priced, names, known[0]), known)
-    matrix = np.column_stack((count, np.full(len(count), FLOOR_SCALE)))[usable]
-    missing = (table.total_us - predicted)[usable]
+    matrix = np.column_stack((count, np.full(len(count), _FLOOR_SCALE)))[usable]
+    missing = (table.total_us - predicted - USUAL_FLOOR_US)[usable]
     shifts = robust_ridge(matrix, missing, 0.02 * table.total_us[usable] + 0.3, prior=0.3)
     fitted = {
         name: replace(model.variants[name], shift_us=float(shift)) for name, shift in zip(known, shifts, strict=False)
     }
-    return replace(model, variants=fitted, network_floor_us=max(0.0, FLOOR_SCALE * float(shifts[-1])))
+    return replace(model, variants=fitted, network_floor_us=max(0.0, USUAL_FLOOR_US + _FLOOR_SCALE * float(shifts[-1])))

@@ -21,6 +21,7 @@ _SCALE, _ZERO_POINT = 0.05, 128
 _POSITIVE_SCALE = 6 / 255
 """Of what a relu or a clip to 6 wrote: covers what they let through, so that the runtime takes them for its clamp."""
 _GROUP = 32
+_MOST_DRAWN = 1 << 18
 _CLAMPS = ("Relu", "Clip")
 
 
@@ -140,10 +141,18 @@ class GraphBuilder:
             accuracy_level=0,
         )
 
-    def embedding(self, rows: int, width: int, tokens: Value) -> Value:
-        """Rows of a table, looked up by ``tokens``, which are rounded to whole numbers."""
+    def embedding(self, rows: int, width: int, tokens: Value, precision: Precision = "fp32") -> Value:
+        """Rows of a table, looked up by ``tokens``, which are rounded to whole numbers.
+
+        A table of bytes is looked up, cast and multiplied by the scales of its rows, which are looked up, too.
+        """
         indices = self.node("Cast", [tokens], tokens.shape, to=TensorProto.INT64)
-        return self.node("Gather", [self._floats((rows, width)), indices], (*tokens.shape, width))
+        shape = (*tokens.shape, width)
+        if precision == "fp32":
+            return self.node("Gather", [self._floats((rows, width)), indices], shape)
+        table = self.constant(self.random.integers(-127, 128, (rows, width), np.int8))
+        floats = self.node("Cast", [self.node("Gather", [table, indices], shape)], shape, to=TensorProto.FLOAT)
+        return self.binary("Mul", floats, self.node("Gather", [self._floats((rows, 1)), indices], (*tokens.shape, 1)))
 
     # --- everything else -------------------------------------------------------------------------------------------
 
@@ -255,13 +264,18 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.asarray(value), made.name))
         return made
 
+    @staticmethod
+    def _drawn(shape: tuple[int, ...]) -> int:
+        """How many numbers are drawn for a constant; larger ones repeat them, for drawing takes longer than timing."""
+        return min(math.prod(shape), _MOST_DRAWN)
+
     def _floats(self, shape: tuple[int, ...]) -> Value:
         spread = 1 / math.sqrt(max(1, math.prod(shape[1:])))
-        return self.constant(spread * self.random.standard_normal(shape, np.float32))
+        return self.constant(np.resize(spread * self.random.standard_normal(self._drawn(shape), np.float32), shape))
 
     def _bytes(self, shape: tuple[int, ...], axis: int) -> Value:
         """An int8 weight with a scale for every channel of ``axis``, dequantized."""
-        weight = self.constant(self.random.integers(-127, 128, shape, np.int8))
+        weight = self.constant(np.resize(self.random.integers(-127, 128, self._drawn(shape), np.int8), shape))
         scales = self.constant(np.full(shape[axis], _weight_scale(shape, axis), np.float32))
         zero_points = self.constant(np.zeros(shape[axis], np.int8))
         return self.node("DequantizeLinear", [weight, scales, zero_points], shape, axis=axis)

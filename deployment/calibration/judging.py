@@ -87,7 +87,7 @@ def with_errors(fit: Fit, table: SampleTable) -> LatencyModel:
 def _compare(fit: Fit, table: SampleTable) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """Predicted and true microseconds of all kernels, which of them have both, and which have a price."""
     predicted, priced = fit.model.predict(table.workload)
-    latency = fit.ruler.latency(table)
+    latency, _ = fit.ruler.latency(table)
     return predicted, latency, priced & np.isfinite(latency), priced
 
 

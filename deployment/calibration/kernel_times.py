@@ -2,7 +2,8 @@
 
 The profiler cuts off to whole microseconds and adds a share of its own to every kernel; an inference without it is
 timed to a fraction of a percent. What the profiler adds is fitted by kind, then what is left of each network's
-discrepancy is spread over its kernels by how uncertain each is (a Kalman update with one observation).
+discrepancy is spread over its kernels by how uncertain each is (a Kalman update with one observation). A model that
+was fitted to such times is a third ruler, for kernels that are shorter than the profiler's step.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from kneepoint.deployment.calibration.samples import SampleTable
 from kneepoint.hardware_models.features import variants
 
 Floats = NDArray[np.float64]
-RELATIVE_NOISE, NOISE_US = 0.03, 0.4
+RELATIVE_NOISE, NOISE_US = 0.03, 0.8
 """Standard errors of a profiled kernel: of its time, and what cutting off to microseconds and the profiler leave."""
 LEAST_US = 0.15
 """No kernel takes less."""
-FLOOR_SCALE = 10.0
-"""Gives a network's own floor a prior so many times as wide as that of a kernel's launch."""
-_TOTAL_NOISE, _TOTAL_NOISE_US = 0.01, 0.2
+_TOTAL_NOISE, _TOTAL_NOISE_US = 0.02, 0.2
 """Standard errors of an inference that was timed as a whole: of its time, and of the clock."""
+_MODEL_ERROR, _MODEL_ERROR_US = 0.04, 0.05
+"""Standard errors of a fitted model: of a kernel's time, and of its launch."""
 _USUAL_PROFILER_US = 2.0
+USUAL_FLOOR_US = 1.0
+"""Microseconds of an inference apart from its kernels, before anything is known."""
 _PROFILER_RANGE_US = (0.5, 4.5)
 _SMALL_NETWORK_US = 1500.0
 
@@ -40,7 +43,7 @@ class Ruler:
     """
 
     profiler_us: Mapping[str, float]
-    network_floor_us: float
+    network_floor_us: float = USUAL_FLOOR_US
 
     @classmethod
     def of(cls, table: SampleTable) -> Ruler:
@@ -51,25 +54,33 @@ class Ruler:
         seen = np.bincount(table.network, np.nan_to_num(table.microseconds), len(table.total_us))
         small = table.complete & (table.total_us < _SMALL_NETWORK_US)
         spread = 0.02 * table.total_us + 0.2 * np.sqrt(count.sum(1))
-        excess = (seen - table.total_us) - _USUAL_PROFILER_US * count.sum(1)
-        matrix = np.column_stack((count, -np.full(len(count), FLOOR_SCALE)))  # a network's own floor is in its total
-        *shares, floor = robust_ridge(matrix[small], excess[small], spread[small], prior=0.3)
-        profiler_us = np.clip(_USUAL_PROFILER_US + np.array(shares), *_PROFILER_RANGE_US).tolist()
-        return cls(dict(zip(known, profiler_us, strict=True)), max(0.0, FLOOR_SCALE * float(floor)))
+        excess = seen - table.total_us + USUAL_FLOOR_US - _USUAL_PROFILER_US * count.sum(1)
+        shares = robust_ridge(count[small], excess[small], spread[small], prior=0.3)
+        profiler_us = np.clip(_USUAL_PROFILER_US + shares, *_PROFILER_RANGE_US).tolist()
+        return cls(dict(zip(known, profiler_us, strict=True)))
 
-    def latency(self, table: SampleTable) -> Floats:
-        """(kernels,) microseconds of the kernels in ``table``; NaN where the profiler's node is not known."""
+    def latency(self, table: SampleTable, believed: Floats | None = None) -> tuple[Floats, Floats]:
+        """(kernels,) microseconds of the kernels in ``table``, and one standard error of each; NaN where unknown.
+
+        Args:
+            table: Timed kernels.
+            believed: What a model says of them; it counts where the profiler cannot see, in the shortest.
+        """
         share = [self.profiler_us.get(kind, _USUAL_PROFILER_US) for kind in _kinds(variants(table.workload))]
-        latency: Floats = np.maximum(table.microseconds - np.array(share), LEAST_US)
-        return self._balanced(latency, table)
+        latency: Floats = table.microseconds - np.array(share)
+        variance = noise(np.maximum(latency, 0.0)) ** 2
+        if believed is not None:
+            doubt = (_MODEL_ERROR * believed) ** 2 + _MODEL_ERROR_US**2
+            latency = (latency / variance + believed / doubt) / (1 / variance + 1 / doubt)
+            variance = 1 / (1 / variance + 1 / doubt)
+        return self._balanced(latency, variance, table), np.sqrt(variance)
 
-    def _balanced(self, latency: Floats, table: SampleTable) -> Floats:
+    def _balanced(self, latency: Floats, variance: Floats, table: SampleTable) -> Floats:
         """Latencies that agree with what their networks take, as far as rulers can be trusted."""
         count = len(table.total_us)
-        variance = np.nan_to_num(RELATIVE_NOISE * latency) ** 2 + NOISE_US**2
         missing = table.total_us - self.network_floor_us - np.bincount(table.network, np.nan_to_num(latency), count)
         doubt = (_TOTAL_NOISE * table.total_us) ** 2 + _TOTAL_NOISE_US**2
-        step = missing / (np.bincount(table.network, variance, count) + doubt)
+        step = missing / (np.bincount(table.network, np.nan_to_num(variance), count) + doubt)
         step = np.where(table.complete, step, 0.0)
         balanced: Floats = np.maximum(latency + variance * step[table.network], LEAST_US)
         return balanced

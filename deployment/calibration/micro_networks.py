@@ -22,6 +22,7 @@ BATCHES, BATCH_SHARES = (1, 2, 4, 8, 16, 32), (0.55, 0.1, 0.1, 0.15, 0.05, 0.05)
 _COMMON_SIZES = (4, 7, 8, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112)
 _FUSED = ("Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "LeakyRelu")
 _MOST_ELEMENTS = 2_000_000
+_HEAVY_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class MicroNetwork:
 
 def draw(random: np.random.Generator) -> MicroNetwork:
     """The next network of ``random``."""
-    style = str(random.choice(["convolutional", "transformer", "head", "chain"], p=[0.56, 0.26, 0.05, 0.13]))
+    style = str(random.choice(["convolutional", "transformer", "head", "chain"], p=[0.55, 0.26, 0.05, 0.14]))
     batch = int(random.choice(BATCHES, p=BATCH_SHARES))
     if style == "chain":
         graph = GraphBuilder(random)
@@ -82,6 +83,8 @@ class _Artist:
         """Blocks of convolutions on an image, mostly with a head."""
         mixes: list[tuple[Precision, ...]] = [("fp32",), ("w8a8",), ("fp32", "w8a8")]
         self.precisions = mixes[self.random.choice(3, p=[0.4, 0.42, 0.18])]
+        if self.random.random() < _HEAVY_SHARE:
+            return self._heavy()
         x = self._stem() if self.random.random() < 0.4 else self._image()
         activation = self._activation()
         for _ in range(int(self.random.integers(2, 9))):
@@ -125,6 +128,14 @@ class _Artist:
             if self.random.random() < 0.7:
                 x = self.graph.unary("Relu", x)
         return x
+
+    def _heavy(self) -> Value:
+        """The last stage of a large network: a small image, and more weights than caches hold."""
+        size, width = int(self.random.integers(2, 9)), 32 * int(self.random.integers(8, 24))
+        x = self.graph.input(1, width, size, size)
+        for _ in range(int(self.random.integers(3, 8))):
+            x = self._residual(x, "Relu") if self.random.random() < 0.6 else self._bottleneck(x, "Relu")
+        return self._classifier(x)
 
     # --- blocks of convolutions ------------------------------------------------------------------------------------
 
@@ -246,12 +257,20 @@ class _Artist:
     def _tokens(self, tokens: int, width: int) -> Value:
         start = self.random.random()
         if start < 0.25:
-            x = self.graph.embedding(self._log_integer(16, 8192), width, self.graph.input(self.batch, tokens))
+            x = self._embedded(width, self.graph.input(self.batch, tokens))
             return self.graph.layer_norm(x)
         if start < 0.5:
             x = self.graph.input(self.batch, tokens, self._log_integer(8, 256))
             return self._linear(x, width, self._precision())
         return self.graph.input(self.batch, tokens, width)
+
+    def _embedded(self, width: int, tokens: Value) -> Value:
+        """One table, or the sum of two, of what the layers compute with."""
+        precision: Precision = "w8a8" if {"w8a8", "dynamic"} & {*self.precisions} else "fp32"
+        x = self.graph.embedding(self._log_integer(16, 32768), width, tokens, precision)
+        if self.random.random() < 0.5:
+            return x
+        return self.graph.binary("Add", x, self.graph.embedding(self._log_integer(16, 512), width, tokens, precision))
 
     def _attention(self, x: Value, heads: int) -> Value:
         graph, (batch, tokens, width) = self.graph, x.shape
@@ -350,7 +369,7 @@ class _Artist:
         return min(width, self._rounded(max(4, int(width * self.random.uniform(0.2, 1)))))
 
     def _rounded(self, width: int) -> int:
-        multiple = int(self.random.choice([16, 8, 1], p=[0.45, 0.45, 0.1]))
+        multiple = int(self.random.choice([16, 8, 1], p=[0.4, 0.4, 0.2]))
         return max(multiple, 4, width // multiple * multiple)
 
     def _size(self, low: int, high: int) -> int:

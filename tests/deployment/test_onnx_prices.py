@@ -36,6 +36,7 @@ def test_a_policy_costs_what_its_artifact_costs(bench: Any, name: str, how: str,
     predicted, found = Workload.of(table, rules), Workload.of(read, rules)
     for fact in ("storage_bytes", "resident_bytes", "parameters", "peak_activation_bytes"):
         assert getattr(predicted, fact) == getattr(found, fact), fact
+    assert predicted.surroundings.tolist() == found.surroundings.tolist()
 
 
 @pytest.mark.parametrize(("name", "how"), CASES)

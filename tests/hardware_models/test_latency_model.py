@@ -60,7 +60,7 @@ def model(shift_us: float = 0.0, trees: RegressionTrees | None = None) -> Latenc
         (one("conv", layout="blocked", in_channels=3, kernel_height=3), "conv:fp32:blocked:few channels"),
         (
             one("conv", layout="blocked", function="add+relu", in_channels=64, kernel_height=3, kernel_width=3),
-            "conv:fp32:blocked:spatial:residual",
+            "conv:fp32:blocked:spatial",
         ),
         (one("add", elements=100, in_channels=100, span=100, batch=1), "add:fp32:plain:equal"),
         (one("mul", elements=100, in_channels=1, span=100, batch=1), "mul:fp32:plain:scalar"),

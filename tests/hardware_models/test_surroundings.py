@@ -6,8 +6,10 @@ from kneepoint.hardware_models.kernels import Kernel
 from kneepoint.hardware_models.surroundings import SURROUNDINGS, surroundings
 
 
-def kernel(writes: str, *reads: str, kind: str = "add", bytes_: int = 100, **sizes: int) -> Kernel:
-    return Kernel(writes, kind, "fp32", output_bytes=bytes_, writes=writes, reads=reads, **sizes)
+def kernel(writes: str, *reads: str, kind: str = "add", bytes_: int = 100, weights: int = 0, macs: int = 0) -> Kernel:
+    return Kernel(
+        writes, kind, "fp32", macs, weight_bytes=weights, output_bytes=bytes_, writes=writes, reads=reads
+    )  # fmt: skip
 
 
 def columns(*kernels: Kernel) -> dict[str, list[int]]:
@@ -43,7 +45,7 @@ def test_producers_are_told_apart_by_kind_and_the_size_of_their_work() -> None:
 
 
 def test_the_weights_of_all_kernels_surround_each() -> None:
-    found = columns(kernel("a", "x", weight_bytes=5000), kernel("b", "a", weight_bytes=3000))
+    found = columns(kernel("a", "x", weights=5000), kernel("b", "a", weights=3000))
     assert found["weights"] == [(8000).bit_length()] * 2
 
 

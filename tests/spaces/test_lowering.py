@@ -206,3 +206,19 @@ def test_what_depends_on_no_input_is_no_operator() -> None:
     assert table.parameters == 20 * 8 + 6 * 8 + 8 * 4 + 4
     assert table.storage_bytes == (20 * 8 + 4 * 20) + places.stored_bytes + (8 * 4 + 4 * 4 + 4 * 4)
     assert table.macs == 2 * 6 * 6 * 8 + 6 * 8 * 4
+
+
+class RepeatedPositions(Positions):
+    """Places are repeated for every sample, as Transformers does."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        places = torch.arange(ids.shape[1]).expand(ids.shape[0], -1)
+        logits: Tensor = self.head(self.words(ids) + self.places(places))
+        return logits
+
+
+def test_what_depends_on_no_input_is_the_same_for_every_sample() -> None:
+    network = Network(RepeatedPositions(), torch.zeros(2, 6, dtype=torch.long))
+    table = lower(network, everywhere(network, "w32"), batch=5)
+    added = next(operator for operator in table.operators if operator.kind == "add")
+    assert (table.tensors[added.output].shape, added.operand) == ((5, 6, 8), (1, 6, 8))

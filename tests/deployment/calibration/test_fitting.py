@@ -87,6 +87,6 @@ def test_complete_trees_predict_what_the_library_predicts() -> None:
     random = np.random.default_rng(0)
     rows = random.standard_normal((200, 5)).astype(np.float32)
     target = rows[:, 0] * rows[:, 1] + (rows[:, 2] > 0)
-    boosting = GradientBoostingRegressor(n_estimators=30, max_depth=4, learning_rate=0.1, random_state=0)
+    boosting = GradientBoostingRegressor(n_estimators=30, max_depth=3, learning_rate=0.1, random_state=0)
     boosting.fit(rows, target)
     assert trees_of(boosting).predict(rows) == pytest.approx(boosting.predict(rows), abs=2e-3)  # 16-bit leaves

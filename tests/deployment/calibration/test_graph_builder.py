@@ -55,3 +55,17 @@ def test_sizes_are_those_that_onnx_runtime_finds(graph: GraphBuilder) -> None:
     assert graph.pad(x, 1, 1).shape == (1, 8, 5, 5)
     assert graph.pick(x, 1, 0).shape == (1, 4, 4)
     assert graph.reduce_mean(x, (2, 3), keep=False).shape == (1, 8)
+
+
+def test_rows_of_bytes_are_scaled_after_they_are_looked_up(graph: GraphBuilder) -> None:
+    x = graph.embedding(16, 8, graph.input(2, 5), "w8a8")
+    assert x.shape == (2, 5, 8)
+    assert counts(graph, x)["Gather"] == 2
+
+
+def test_large_constants_repeat_what_was_drawn(graph: GraphBuilder) -> None:
+    graph.linear(graph.input(1, 1024), 1024)
+    weight = max(graph.constants, key=lambda entry: len(entry.raw_data))
+    values = np.frombuffer(weight.raw_data, np.float32)
+    assert len(values) == 1024 * 1024
+    assert len(np.unique(values)) <= 1 << 18
