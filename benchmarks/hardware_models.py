@@ -31,11 +31,12 @@ from benchmarks.hardware_models_files import ROOT, Case, cases, path_of, prepare
 from benchmarks.hardware_models_judging import MODELS, by_group, facts, frame_of
 from benchmarks.hardware_models_measuring import PASSES, REFERENCE, SECONDS, Results, measure
 from benchmarks.hardware_models_networks import SUBJECTS
-from benchmarks.hardware_models_page import COLUMN, Findings, page, picture
+from benchmarks.hardware_models_page import COLUMN, Findings, page
+from benchmarks.hardware_models_picture import picture
 from benchmarks.hardware_models_prices import Pricer
 from benchmarks.hardware_models_worker import pin
 from kneepoint.hardware_models import Device, load_device
-from kneepoint.tasks.errors import InputError, JobFailed, KneepointError, nearest
+from kneepoint.tasks.errors import InputError, KneepointError, nearest
 from kneepoint.tasks.weight_cache import cache_folder
 
 RESULTS = ROOT / "benchmarks" / "results" / "hardware_models.json"
@@ -95,13 +96,9 @@ def judge(chosen: Sequence[Case], folder: Path, results: Results, device: Device
 
 
 def write(found: Findings) -> None:
-    """The page and its picture; where none can be drawn, the page shows none."""
-    try:
-        PICTURE.write_bytes(picture(found.frame))
-        PAGE.write_text(page(found, PICTURE.name))
-    except JobFailed as error:
-        print(error, file=sys.stderr)
-        PAGE.write_text(page(found))
+    """The page and its picture."""
+    PICTURE.write_bytes(picture(found.frame))
+    PAGE.write_text(page(found, PICTURE.name))
 
 
 def report(found: Findings, *, as_json: bool) -> None:

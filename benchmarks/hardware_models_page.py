@@ -1,4 +1,4 @@
-"""What hardware_models.py found, as a page and a picture."""
+"""What hardware_models.py found, as a page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from benchmarks.hardware_models_bars import Bar
-from benchmarks.hardware_models_judging import MODELS, Facts, by_group, errors, worst
+from benchmarks.hardware_models_judging import MODELS, Facts, by_group, worst
 from benchmarks.hardware_models_measuring import DISTURBED, Results
 from kneepoint.hardware_models import Device
-from kneepoint.tasks.errors import JobFailed
 
 COLUMN = MODELS["calibrated"]
 WORST = 15
@@ -30,20 +26,7 @@ counts only pairs of variants whose measured intervals do not overlap. *Order* i
 with the same channels whose order is right; pairs too close to tell are ties, and not in it. The two baselines are a
 shipped roofline that was not calibrated on this machine, and multiply-accumulates times one constant a thread count,
 fitted on all other families."""
-_MARKS = (
-    ("circle", "#0072b2"),
-    ("square", "#d55e00"),
-    ("diamond", "#009e73"),
-    ("triangle-up", "#cc79a7"),
-    ("cross", "#b8860b"),
-    ("x", "#56b4e9"),
-    ("star", "#5b3a8c"),
-)
-"""Shape and colour both tell families apart."""
 _CAPTION = "Predicted against measured latency, and the error of every case"
-_GRID = "rgba(128, 128, 128, 0.25)"
-_SHOWN_ERROR = 0.35
-"""Errors beyond it are drawn at the edge."""
 
 
 @dataclass(frozen=True)
@@ -195,84 +178,3 @@ def _table(head: list[str], rows: Sequence[Sequence[str]], left: int = 1) -> lis
 
 def _yes(reached: bool) -> str:
     return "yes" if reached else "**no**"
-
-
-def picture(frame: pd.DataFrame) -> bytes:
-    """A PNG: predicted against measured on the left, every case's error on the right, the 10 % band in both.
-
-    Raises:
-        JobFailed: If kaleido, or the browser that it draws with, is missing.
-    """
-    figure = _figure(frame)
-    try:
-        return bytes(figure.to_image(format="png", width=1200, height=560, scale=1.5))
-    except Exception as error:  # kaleido's errors share no base, and plotly's own says that there is none
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise JobFailed(f"no picture ({why}): it needs the extra 'pictures' and Chrome or Chromium") from error
-
-
-def _figure(frame: pd.DataFrame) -> Any:
-    figure = make_subplots(
-        rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=("latency", "error of the prediction")
-    )
-    times = frame[[COLUMN, "measured_us"]].to_numpy() / 1e3
-    low, high = 0.8 * times.min(), 1.25 * times.max()
-    _draw_bands(figure, low, high)
-    for (symbol, color), (family, rows) in zip(_MARKS, frame.groupby("family", sort=False), strict=False):
-        marker = {
-            "symbol": symbol,
-            "color": color,
-            "size": 7,
-            "opacity": 0.75,
-            "line": {"width": 0.5, "color": "white"},
-        }
-        error = errors(rows, COLUMN).clip(-_SHOWN_ERROR, _SHOWN_ERROR)
-        for column, heights in ((1, rows[COLUMN] / 1e3), (2, error)):
-            trace = go.Scatter(
-                x=rows.measured_us / 1e3,
-                y=heights,
-                mode="markers",
-                marker=marker,
-                name=str(family),
-                showlegend=column == 1,
-            )
-            figure.add_trace(trace, row=1, col=column)
-    _draw_axes(figure, low, high)
-    return figure
-
-
-def _draw_bands(figure: Any, low: float, high: float) -> None:
-    """Where a prediction is at most 10 % off."""
-    style = {
-        "fill": "toself",
-        "fillcolor": "rgba(59, 130, 246, 0.13)",
-        "line": {"width": 0},
-        "mode": "lines",
-        "hoverinfo": "skip",
-    }
-    diagonal = [0.9 * low, 0.9 * high, 1.1 * high, 1.1 * low]
-    for column, heights in ((1, diagonal), (2, [-0.1, -0.1, 0.1, 0.1])):
-        band = go.Scatter(x=[low, high, high, low], y=heights, name="within 10 %", showlegend=column == 1, **style)
-        figure.add_trace(band, row=1, col=column)
-        exact = [low, high] if column == 1 else [0, 0]
-        line = {"color": "#555555", "width": 1, "dash": "dot"}
-        figure.add_trace(
-            go.Scatter(x=[low, high], y=exact, mode="lines", line=line, showlegend=False), row=1, col=column
-        )
-
-
-def _draw_axes(figure: Any, low: float, high: float) -> None:
-    log = {"type": "log", "dtick": "D2", "minorloglabels": "complete", "exponentformat": "none", "gridcolor": _GRID}
-    ends = [math.log10(low), math.log10(high)]
-    figure.update_xaxes(title="measured, ms", range=ends, **log)
-    figure.update_yaxes(title="predicted, ms", range=ends, row=1, col=1, **log)
-    percent = {"tickformat": "+.0%", "range": [-1.06 * _SHOWN_ERROR, 1.06 * _SHOWN_ERROR], "dtick": 0.1}
-    figure.update_yaxes(title="predicted / measured - 1", gridcolor=_GRID, row=1, col=2, **percent)
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        margin={"l": 70, "r": 20, "t": 40, "b": 100},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0.5, "xanchor": "center", "font": {"size": 15}},
-        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 14, "color": "#222222"},
-    )
