@@ -1,7 +1,7 @@
 """Predicted against measured latency of whole networks that no calibration has seen, on this machine.
 
     python -m benchmarks.hardware_models                     prepare, measure what is missing, judge
-    python -m benchmarks.hardware_models --fresh             measure everything anew, in about ten minutes on two cores
+    python -m benchmarks.hardware_models --fresh             measure everything anew, in about 20 minutes on two cores
     python -m benchmarks.hardware_models --prepare           write the networks' files only (once, some minutes)
     python -m benchmarks.hardware_models --quick             a small part in about a minute; nothing is kept
     python -m benchmarks.hardware_models --diagnose CASE     kernel kinds of one case, predicted and profiled

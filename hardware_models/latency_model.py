@@ -26,7 +26,7 @@ from kneepoint.hardware_models.features import TERMS, features, terms, variants
 from kneepoint.hardware_models.regression_trees import RegressionTrees
 from kneepoint.hardware_models.workload import Workload
 
-FORMAT = "kneepoint.latency/1"
+FORMAT = "kneepoint.latency/2"
 _REACH = 2.0
 """Logarithm of the largest factor that trees may be off the roofline by."""
 

@@ -6,6 +6,7 @@ weights and its input had left the caches; and on two threads its input may lie 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ SURROUNDINGS = ("before", "nearest", "farthest", "steps", "weights", "producer",
 - producer, previous: a code of what wrote its nearest input, and of what ran before it; 0 for nothing;
 - producer_macs: bits of the number of operations of its producer.
 """
+_CODES = {place: 1 + code for code, place in enumerate(itertools.product(KERNEL_KINDS, LAYOUTS))}
 _GIVEN = -1
 """The producer of an input of the network."""
 
@@ -52,6 +54,4 @@ def surroundings(kernels: Sequence[Kernel]) -> Integers:
 
 
 def _code(kernel: Kernel | None) -> int:
-    if kernel is None:
-        return 0
-    return 1 + KERNEL_KINDS.index(kernel.kind) * len(LAYOUTS) + LAYOUTS.index(kernel.layout)
+    return _CODES[kernel.kind, kernel.layout] if kernel else 0

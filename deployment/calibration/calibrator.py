@@ -29,7 +29,8 @@ from kneepoint.hardware_models.fusion import FUSION_RULES, fuse
 from kneepoint.hardware_models.onnx_reader import read_onnx
 from kneepoint.tasks.errors import DeviceError
 
-_VERSION = 1
+_VERSION = 2
+"""Of the samples: those of another version are not gone on with."""
 _RULE_SETS: tuple[tuple[str, ...], ...] = (tuple(FUSION_RULES), ("activation", "residual"), ("activation",))
 _RULE_NETWORKS = 12
 _LEAST_MINUTES = 0.2

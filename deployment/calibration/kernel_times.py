@@ -64,14 +64,15 @@ class Ruler:
 
         Args:
             table: Timed kernels.
-            believed: What a model says of them; it counts where the profiler cannot see, in the shortest.
+            believed: What a model says of them, NaN where it says nothing; it counts where the profiler cannot see, in
+                the shortest.
         """
         share = [self.profiler_us.get(kind, _USUAL_PROFILER_US) for kind in _kinds(variants(table.workload))]
         latency: Floats = table.microseconds - np.array(share)
         variance = noise(np.maximum(latency, 0.0)) ** 2
         if believed is not None:
-            doubt = (_MODEL_ERROR * believed) ** 2 + _MODEL_ERROR_US**2
-            latency = (latency / variance + believed / doubt) / (1 / variance + 1 / doubt)
+            doubt = np.where(np.isfinite(believed), (_MODEL_ERROR * believed) ** 2 + _MODEL_ERROR_US**2, np.inf)
+            latency = (latency / variance + np.nan_to_num(believed) / doubt) / (1 / variance + 1 / doubt)
             variance = 1 / (1 / variance + 1 / doubt)
         return self._balanced(latency, variance, table), np.sqrt(variance)
 

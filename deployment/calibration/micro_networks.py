@@ -236,8 +236,7 @@ class _Artist:
         if min(x.shape[2:]) < 4:
             return x
         kind = str(self.random.choice(["MaxPool", "AveragePool"]))
-        kernel, stride = ((3, 2), (2, 2), (3, 1))[int(self.random.integers(3))]
-        return self.graph.pool(kind, x, kernel, stride) if kernel == 3 else self.graph.pool(kind, x, 3, stride)
+        return self.graph.pool(kind, x, 3, stride=(2, 2, 1)[int(self.random.integers(3))])
 
     def _padded(self, x: Value) -> Value:
         return self.graph.pad(x, 1, 1)

@@ -113,7 +113,7 @@ def test_a_model_comes_back_from_its_text() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "kneepoint.latency/0"}, r"of the format kneepoint\.latency/1; got 'kneepoint\.latency/0'"),
+        ({"format": "kneepoint.latency/1"}, r"of the format kneepoint\.latency/2; got 'kneepoint\.latency/1'"),
         ({"arrays": "AAAA"}, "its arrays are damaged"),
     ],
 )

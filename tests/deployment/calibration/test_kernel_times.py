@@ -46,6 +46,14 @@ def test_what_is_believed_counts_most_for_the_shortest_kernels() -> None:
     assert (spread < noise(np.array([0.5, 200.0]))).all()
 
 
+def test_what_the_model_says_nothing_of_is_as_the_profiler_saw_it() -> None:
+    table = SampleTable.of([network([4.0, 5.0], 10.0)])
+    ruler = Ruler({"add:fp32": SHARE_US}, network_floor_us=1.0)
+    alone, _ = ruler.latency(table)
+    latency, _ = ruler.latency(table, believed=np.array([np.nan, 5.0]))
+    assert latency.tolist() == pytest.approx(alone.tolist())
+
+
 def test_what_is_not_known_stays_unknown() -> None:
     table = SampleTable.of([network([1.0, 2.0], 10.0)])
     table.microseconds[0] = np.nan

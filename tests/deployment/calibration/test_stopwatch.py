@@ -4,6 +4,7 @@ import numpy as np
 
 from kneepoint.deployment.calibration.graph_builder import GraphBuilder
 from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing
+from kneepoint.deployment.machine import usable_cores
 
 
 def test_a_network_is_timed_as_a_whole_and_node_by_node() -> None:
@@ -16,6 +17,15 @@ def test_a_network_is_timed_as_a_whole_and_node_by_node() -> None:
     ]
     assert timing.total_us > 0
     assert all(node.microseconds > 0 for node in timing.nodes)
+
+
+def test_other_threads_and_their_reference_run_on_the_cores_given() -> None:
+    graph = GraphBuilder(np.random.default_rng(0))
+    model = graph.model([graph.conv(graph.input(1, 32, 16, 16), 64, 3)]).SerializeToString()
+    stopwatch = Stopwatch(2, others=usable_cores()[-1:])
+    timing = stopwatch.time(model, {"input0": np.ones((1, 32, 16, 16), np.float32)}, seconds=0)
+    assert timing.total_us > 0
+    assert min(stopwatch.beats) > 0
 
 
 def test_a_machine_that_slows_down_is_not_quiet() -> None:
