@@ -50,8 +50,8 @@ _WRITERS = (
     "deployment/writing.py",
 )
 _PRICING = (
-    "attention", "constant_folding", "lookup_slots", "lookup_tables", "lowering", "network_parts", "policy_codes",
-    "policy_prices",
+    "attention", "constant_folding", "exported_forms", "lookup_slots", "lookup_tables", "lowering", "moves",
+    "network_parts", "operator_attributes", "policy_codes", "policy_prices",
 )  # fmt: skip
 _READERS = frozenset({("spaces", f"{name}.py") for name in _PRICING})
 """Sources among them that decide about prices alone."""

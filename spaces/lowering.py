@@ -19,6 +19,7 @@ from kneepoint.hardware_models.operators import (
 )
 from kneepoint.spaces.attention import ATTENTION, attention_operators
 from kneepoint.spaces.constant_folding import folded_operations
+from kneepoint.spaces.exported_forms import exported_forms
 from kneepoint.spaces.moves import tidied
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length
 from kneepoint.spaces.operator_attributes import Attributes, operator_attributes
@@ -85,7 +86,7 @@ def _operators(
             operator = _operator(operation, names[operation.name], weight, tensors)
             known = attributes[operation.name]
             operand = _operand(network, operation, channels, folded, tensors)
-            yield replace(
+            described = replace(
                 operator,
                 inputs=tuple(name for name in operation.inputs if name not in folded),
                 function=_function(operation, known, operand),
@@ -96,6 +97,7 @@ def _operators(
                 axes=known.axes,
                 operand=operand,
             )
+            yield from exported_forms(network, operation, described, tensors)
 
 
 def _operator(operation: Operation, name: str, weight: Weight | None, tensors: Mapping[str, Tensor]) -> Operator:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from kneepoint.hardware_models.operators import Operator, Tensor
 
 _REMOVABLE = frozenset({"transpose", "view"})
+_EXPAND = "Expand"
 
 
 def tidied(
@@ -16,7 +17,7 @@ def tidied(
     """Operators as they are exported.
 
     A transpose of a transpose, and a view of a view, read what the first one reads, which goes if nobody else needs it;
-    a view that gives the shape it finds goes, too.
+    a view, or an expansion, that gives the shape it finds goes, too.
     """
     before: dict[str, Operator] = {}
     alias: dict[str, str] = {}
@@ -24,10 +25,10 @@ def tidied(
     for operator in operators:
         inputs = tuple(alias.get(name, name) for name in operator.inputs)
         operator = replace(operator, inputs=inputs) if inputs != operator.inputs else operator
+        if len(inputs) == 1 and _is_idle(operator, tensors) and operator.output not in outputs:
+            alias[operator.output] = inputs[0]
+            continue
         if operator.kind in _REMOVABLE and len(inputs) == 1:
-            if operator.kind == "view" and _is_idle(operator, tensors) and operator.output not in outputs:
-                alias[operator.output] = inputs[0]
-                continue
             operator = _merged(operator, before.get(inputs[0]), tensors)
             before[operator.output] = operator
         merged.append(operator)
@@ -35,6 +36,8 @@ def tidied(
 
 
 def _is_idle(operator: Operator, tensors: Mapping[str, Tensor]) -> bool:
+    if operator.kind != "view" and operator.function != _EXPAND:
+        return False
     source, output = tensors[operator.inputs[0]], tensors[operator.output]
     return source.shape == output.shape and output.format in ("fp32", source.format)
 

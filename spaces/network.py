@@ -57,7 +57,7 @@ _ONNX_NAMES = {
     "eq": "Equal", "gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "logical_not": "Not",
     "bitwise_not": "Not", "logical_and": "And", "logical_or": "Or", "maximum": "Max", "minimum": "Min", "to": "Cast",
     "tril": "Trilu", "triu": "Trilu", "bitwise_and": "And", "__and__": "And", "bitwise_or": "Or", "__or__": "Or",
-    "index": "Gather",
+    "index": "Gather", "ne": "Not", "type_as": "Cast", "cumsum": "CumSum", "gather": "GatherElements",
 }  # fmt: skip
 """Operators without a kind that ONNX writes as one node: both readers of the operator table call them the same."""
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})

@@ -18,11 +18,14 @@ import onnxruntime
 
 from kneepoint.deployment.calibration.executed import TimedNode, read_profile, steady_mean
 from kneepoint.deployment.calibration.graph_builder import GraphBuilder
+from kneepoint.deployment.timing import median_interval
 
 _SILENT = 4
 _SECONDS = 0.02
 _FEWEST, _MOST, _MOST_PROFILED = 5, 150, 40
 """Runs; those with the profiler write a line for every kernel, and reading them takes longer than they did."""
+_TIGHT, _PATIENCE = 0.02, 4
+"""Half the interval of the median over it, which is small enough; for so many times the usual runs it is waited for."""
 _SLOW = 1.12
 """The reference network takes at most this factor of its usual time while the machine is quiet."""
 _REMEMBERED = 400
@@ -85,7 +88,8 @@ class Stopwatch:
         Args:
             model: As ONNX.
             feeds: Its inputs.
-            seconds: For the runs with the profiler, and again for those without; there are a few at least.
+            seconds: For the runs with the profiler, and again for those without, which are up to four times as many
+                while the interval of their median is wide; there are a few at least.
         """
         with tempfile.TemporaryDirectory() as folder:
             options = _options(self.threads, self.others)
@@ -100,7 +104,7 @@ class Stopwatch:
             profile = Path(session.end_profiling())  # from here on it runs without
             slowdowns.append(self._slowdown())
             session.run(None, feeds)
-            totals = [_run_us(session, feeds) for _ in range(_runs(once, seconds))]
+            totals = _steady_runs(session, feeds, _runs(once, seconds))
             slowdowns.append(self._slowdown())
             return Timing(steady_mean(totals), tuple(read_profile(profile)), max(slowdowns))
 
@@ -139,6 +143,20 @@ def _options(threads: int, others: Sequence[int]) -> Any:
 
 def _runs(once_us: float, seconds: float) -> int:
     return int(np.clip(seconds * 1e6 / max(once_us, 1.0), _FEWEST, _MOST))
+
+
+def _steady_runs(session: Any, feeds: Mapping[str, Any], runs: int) -> list[float]:
+    """Microseconds of as many runs, and of as many again while the median's interval is wide."""
+    times: list[float] = []
+    while not times or (len(times) < _PATIENCE * runs and not is_tight(times)):
+        times += [_run_us(session, feeds) for _ in range(runs)]
+    return times
+
+
+def is_tight(times: Sequence[float]) -> bool:
+    """Whether the 95 % interval of the median is within 2 % of it."""
+    interval = median_interval(times)
+    return interval.high - interval.low <= 2 * _TIGHT * interval.value
 
 
 def _run_us(session: Any, feeds: Mapping[str, Any]) -> float:

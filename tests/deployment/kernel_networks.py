@@ -128,6 +128,25 @@ class Text(nn.Module):
         return logits
 
 
+class Numbered(nn.Module):
+    """Words at places that are counted from the first one that is no padding, as in RoBERTa (Liu et al., 2019)."""
+
+    kind_of: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.kinds = nn.Embedding(20, 16), nn.Embedding(8, 16), nn.Embedding(2, 16)
+        self.register_buffer("kind_of", torch.zeros(1, 12, dtype=torch.long))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        real = ids.ne(1).int()
+        places = ((torch.cumsum(real, dim=1).type_as(real) + 0) * real).long() + 1
+        kinds = torch.gather(self.kind_of.expand(ids.shape[0], -1), 1, places).expand(ids.shape[0], 6)
+        logits: Tensor = self.head((self.words(ids) + self.kinds(kinds) + self.places(places)).mean(1))
+        return logits
+
+
 class Branches(nn.Module):
     """Pools, a concatenation, an upsampled path, groups, and a plain head."""
 
@@ -160,5 +179,6 @@ KERNEL_NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]]
     "channels_last": (ChannelsLast, lambda n: torch.randn(n, 3, 16, 16)),
     "vision": (Vision, lambda n: torch.randn(n, 3, 16, 16)),
     "text": (Text, lambda n: torch.randint(0, 20, (n, 6))),
+    "numbered": (Numbered, lambda n: torch.randint(0, 20, (n, 6))),
     "branches": (Branches, lambda n: torch.randn(n, 3, 8, 8)),
 }

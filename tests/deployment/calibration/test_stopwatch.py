@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from kneepoint.deployment.calibration.graph_builder import GraphBuilder
-from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing
+from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing, is_tight
 from kneepoint.deployment.machine import usable_cores
 
 
@@ -31,3 +31,9 @@ def test_other_threads_and_their_reference_run_on_the_cores_given() -> None:
 def test_a_machine_that_slows_down_is_not_quiet() -> None:
     assert Timing(1.0, (), 1.02).quiet
     assert not Timing(1.0, (), 1.4).quiet
+
+
+def test_a_median_is_tight_once_its_interval_is_narrow() -> None:
+    assert is_tight([10.0, 10.1] * 20)
+    assert not is_tight([10.0, 11.0] * 20)
+    assert not is_tight([10.0] * 4 + [12.0])  # too few to leave any out
