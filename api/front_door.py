@@ -110,7 +110,8 @@ def search(
         space: What may vary; see :func:`kneepoint.joint_space`.
         objectives: What decides: objectives, names such as ``size_mb``, or functions ``f(view) -> float``.
         constraints: Conditions such as ``accuracy_drop <= 0.05`` or ``size_mb <= 0.25 * teacher``, all to be met.
-        sampler: ``kneepoint``, ``nsga2``, ``tpe``, ``gp``, ``random``, or an Optuna sampler.
+        sampler: ``kneepoint``, ``nsga2``, ``nsga3``, ``tpe``, ``gp``, ``random``, the path of a class
+            (``package.module:Class``), or a sampler of Optuna.
         trials: Candidates to measure.
         minutes: Wall time for measuring them; recovery and export of the front come after it.
         seed: Of everything: the same seed gives the same front.

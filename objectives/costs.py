@@ -22,6 +22,7 @@ class _OnDevice(Objective):
     """
 
     prefix = ""
+    predicted = True
 
     def __init__(self, device: str | Device) -> None:
         self.hardware = device if isinstance(device, Device) else load_device(device)
@@ -79,6 +80,7 @@ class Size(Objective):
 
     name = "size_mb"
     unit = "MB"
+    predicted = True
 
     def score(self, view: View) -> Score:
         """The stored size."""
@@ -89,6 +91,7 @@ class Parameters(Objective):
     """The number of deployed parameters."""
 
     name = "parameters"
+    predicted = True
 
     def score(self, view: View) -> Score:
         """Elements of weights, biases and remaining norms."""
@@ -99,6 +102,7 @@ class MACs(Objective):
     """Multiply-accumulate operations of one inference."""
 
     name = "macs"
+    predicted = True
 
     def score(self, view: View) -> Score:
         """Of all convolutions, linear layers and matrix products."""

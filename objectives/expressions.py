@@ -69,6 +69,15 @@ class Comparison:
         missed = abs(self._left(values, teacher, directions) - self._bound(teacher))
         return math.inf if math.isnan(missed) else max(missed, sys.float_info.min)
 
+    def limit(self, teacher: Mapping[str, float], directions: Mapping[str, str]) -> float | None:
+        """The worst value of the objective that meets it; None where it holds good values off rather than bad ones."""
+        minimized = directions[self.objective] == "minimize"
+        upper = self.operator in ("<=", "<")
+        if self.drop:
+            change = self._bound(teacher) if minimized else -self._bound(teacher)
+            return self._read(teacher, "teacher's") + change if upper else None
+        return self._bound(teacher) if upper == minimized else None
+
     def _read(self, values: Mapping[str, float], whose: str) -> float:
         if self.objective not in values:
             raise ObjectiveError(

@@ -43,6 +43,7 @@ class Objective(ABC):
         direction: ``maximize`` or ``minimize``.
         unit: For people; may be empty.
         device: The device whose front it belongs to, or an empty string for every front.
+        predicted: Whether its scores follow from the network and the policy alone, without outputs or an artifact.
         conditions: What else its scores depend on; a run is resumed only where it is the same. Mostly nothing.
     """
 
@@ -50,6 +51,7 @@ class Objective(ABC):
     direction: Direction = "minimize"
     unit: str = ""
     device: str = ""
+    predicted: bool = False
     conditions: str = ""
 
     @abstractmethod

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from kneepoint.search.evaluator import Evaluator
     from kneepoint.search.front import Candidate, Front
     from kneepoint.search.job import Job
-    from kneepoint.search.local_search import FrontLocalSearch
     from kneepoint.search.progress import Status
     from kneepoint.search.record import Record
     from kneepoint.search.run_directory import RunDirectory
+    from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
     from kneepoint.search.trial_log import TrialLog
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "Driver",
     "Evaluator",
     "Front",
-    "FrontLocalSearch",
     "Job",
+    "KneepointSampler",
     "Record",
     "Result",
     "RunDirectory",
@@ -41,8 +41,8 @@ _HOMES = {
     "Driver": "driver",
     "Evaluator": "evaluator",
     "Front": "front",
-    "FrontLocalSearch": "local_search",
     "Job": "job",
+    "KneepointSampler": "sampling.kneepoint_sampler",
     "Record": "record",
     "Result": "driver",
     "RunDirectory": "run_directory",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -16,8 +16,10 @@ from kneepoint.search.job import Job
 from kneepoint.search.quiet import quiet_optuna
 from kneepoint.search.record import Record
 from kneepoint.search.run_directory import RunDirectory
+from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS
 from kneepoint.search.trials import Trials
 from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.metrics import Score
 
 STUDY_NAME = "kneepoint"
 
@@ -30,6 +32,7 @@ class StudyMirror:
         distributions: Of every parameter; the same in every trial.
         objectives: (name, direction) pairs, in the order of the values.
         constraint_names: Of the violations, in order.
+        measured: Objectives whose standard errors are noise; those of a cost model are the same at every trial.
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class StudyMirror:
         distributions: Mapping[str, BaseDistribution],
         objectives: Sequence[tuple[str, Direction]],
         constraint_names: Sequence[str] = (),
+        measured: Collection[str] = (),
     ) -> None:
+        self.measured = frozenset(measured)
         self.distributions = dict(distributions)
         self.objectives = list(objectives)
         self.constraint_names = list(constraint_names)
@@ -49,22 +54,24 @@ class StudyMirror:
     def of(cls, job: Job, sampler: BaseSampler) -> StudyMirror:
         """The study of a job."""
         names = [(entry.name, entry.direction) for entry in job.objectives]
-        return cls(sampler, job.space.distributions, names, job.constraint_names)
+        measured = [entry.name for entry in job.objectives if not entry.predicted]
+        return cls(sampler, job.space.distributions, names, job.constraint_names, measured)
 
     def ask(self) -> Trial:
         """The next setting to measure; its ``params`` are those of the space."""
         with quiet_optuna():
             return self.study.ask(self.distributions)
 
-    def tell(self, trial: Trial, values: Mapping[str, float] | None, violations: Sequence[float]) -> None:
+    def tell(self, trial: Trial, scores: Mapping[str, Score] | None, violations: Sequence[float]) -> None:
         """The outcome of a setting that was asked for; None for a failed one."""
         with quiet_optuna():
-            if values is None:
+            if scores is None:
                 self.study.tell(trial, state=TrialState.FAIL)
                 return
             for name, violation in zip(self.constraint_names, violations, strict=True):
                 trial.set_constraint(name, violation)
-            self.study.tell(trial, [values[name] for name, _ in self.objectives])
+            trial.set_user_attr(STANDARD_ERRORS, self._errors(scores))
+            self.study.tell(trial, [scores[name].value for name, _ in self.objectives])
 
     def add(self, record: Record, violations: Sequence[float]) -> None:
         """A trial that an earlier process measured."""
@@ -85,6 +92,10 @@ class StudyMirror:
                 storage.engine.dispose()
         temporary.replace(path)
 
+    def _errors(self, scores: Mapping[str, Score]) -> list[float | None]:
+        """One standard error of every objective, where it is noise."""
+        return [scores[name].error if name in self.measured else None for name, _ in self.objectives]
+
     def _frozen(self, record: Record, violations: Sequence[float]) -> FrozenTrial:
         failed = record.scores is None
         return optuna.trial.create_trial(
@@ -92,7 +103,12 @@ class StudyMirror:
             values=None if failed else [record.values[name] for name, _ in self.objectives],
             params=dict(record.parameters or {}),
             distributions=self.distributions,
-            user_attrs={"policy_id": record.policy.id, "fidelity": record.fidelity, "error": record.error},
+            user_attrs={
+                "policy_id": record.policy.id,
+                "fidelity": record.fidelity,
+                "error": record.error,
+                STANDARD_ERRORS: None if record.scores is None else self._errors(record.scores),
+            },
             constraints=None if failed else dict(zip(self.constraint_names, violations, strict=True)),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,8 @@ from kneepoint.compression.student_store import write_atomically
 from kneepoint.search.job import Job, same_job
 from kneepoint.search.trial_log import TrialLog
 from kneepoint.tasks.errors import RunError
+
+_SENSITIVITIES = "kneepoint.sensitivities/1"
 
 
 class RunDirectory:
@@ -40,6 +43,11 @@ class RunDirectory:
     def front_file(self) -> Path:
         """The front, its baselines and its reference."""
         return self.path / "front.json"
+
+    @property
+    def sensitivities_file(self) -> Path:
+        """How much each choice alone changes the teacher; where there is none yet, it is measured."""
+        return self.path / "sensitivities.json"
 
     @property
     def artifacts(self) -> Path:
@@ -142,6 +150,25 @@ class RunDirectory:
         if not isinstance(content, dict) or content.get("schema") != "kneepoint.front/1":
             raise RunError(f"{self.front_file} must have schema kneepoint.front/1")
         return content
+
+    def write_sensitivities(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Keep what was measured, by parameter and choice.
+
+        Raises:
+            RunError: If there is no room for it.
+        """
+        content = {"schema": _SENSITIVITIES, "values": {name: list(entry) for name, entry in values.items()}}
+        self._replace(self.sensitivities_file, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    def read_sensitivities(self) -> dict[str, list[float]] | None:
+        """What :meth:`write_sensitivities` wrote; None where that is missing or not whole, as it can be made again."""
+        try:
+            content = json.loads(self.sensitivities_file.read_bytes())
+            if content["schema"] != _SENSITIVITIES:
+                return None
+            return {str(name): [float(value) for value in entry] for name, entry in content["values"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:

@@ -21,13 +21,16 @@ class RunningFront:
         trials: Of the run.
         directory: Where ``front.json`` is.
         progress: Told of the best values.
+
+    Attributes:
+        front: As it stands.
     """
 
     def __init__(self, trials: Trials, directory: RunDirectory, progress: Progress) -> None:
         self._trials = trials
         self._directory = directory
         self._progress = progress
-        self._front = trials.front(trials.candidates(trials.proposed()))
+        self.front = trials.front(trials.candidates(trials.proposed()))
         self._announce()
         if not directory.front_file.exists():
             self._write()
@@ -36,25 +39,25 @@ class RunningFront:
         """Take a candidate in, if it belongs to the front."""
         if not candidate.feasible or self._covers(candidate):
             return
-        self._front = self._trials.front([*self._front, candidate])
+        self.front = self._trials.front([*self.front, candidate])
         self._announce()
         self._write()
 
     def _covers(self, candidate: Candidate) -> bool:
         """Whether a member is at least as good in everything."""
-        point = losses([candidate], self._front.axes)
-        return bool((losses(self._front, self._front.axes) <= point).all(axis=1).any())
+        point = losses([candidate], self.front.axes)
+        return bool((losses(self.front, self.front.axes) <= point).all(axis=1).any())
 
     def _announce(self) -> None:
-        members: Sequence[Candidate] = self._front
+        members: Sequence[Candidate] = self.front
         best = {
             axis.name: min((one.values[axis.name] for one in members), key=axis.scale)
-            for axis in self._front.axes
+            for axis in self.front.axes
             if members
         }
-        self._progress.found(best, self._front.hypervolume)
+        self._progress.found(best, self.front.hypervolume)
 
     def _write(self) -> None:
         trials = self._trials
         texts = trials.job.constraint_texts
-        self._directory.write_front(front_content(trials.job.task.name, self._front, {}, trials.teacher, texts))
+        self._directory.write_front(front_content(trials.job.task.name, self.front, {}, trials.teacher, texts))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from collections.abc import Callable, Mapping
 
 import optuna
 from optuna.samplers import BaseSampler
 
-from kneepoint.search.local_search import FrontLocalSearch
 from kneepoint.search.quiet import quiet_optuna
+from kneepoint.search.sampling.advice import Advice
+from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.spaces.joint_space import Choice, JointSpace
 from kneepoint.tasks.errors import JobError, nearest
+
+_POPULATION = 20
 
 
 def anchors(space: JointSpace) -> list[dict[str, Choice]]:
@@ -24,35 +29,57 @@ def anchors(space: JointSpace) -> list[dict[str, Choice]]:
     return [space.uniform(student, bits, full) for bits in order for student in space.members]
 
 
-def sampler_named(sampler: str | BaseSampler, space: JointSpace, seed: int) -> BaseSampler:
+def sampler_named(
+    sampler: str | BaseSampler, space: JointSpace, seed: int, advice: Callable[[], Advice] | None = None
+) -> BaseSampler:
     """An Optuna sampler: the one given, or a new one by name.
 
     Args:
-        sampler: ``kneepoint``, ``nsga2``, ``tpe``, ``gp``, ``random``, or a sampler object.
+        sampler: ``kneepoint``, ``nsga2``, ``nsga3``, ``tpe``, ``gp``, ``random``, the path of a class such as
+            ``optuna.samplers:QMCSampler``, or a sampler object.
         space: For the settings that ``kneepoint`` measures first, and for which settings are the same policy.
         seed: Of a new sampler.
+        advice: What ``kneepoint`` begins with; without any it learns everything from the trials.
 
     Raises:
-        JobError: If the name is unknown; the message names the nearest.
+        JobError: If the name is unknown, where the message names the nearest; or if the path leads to no sampler.
     """
     if isinstance(sampler, BaseSampler):
         return sampler
     known: Mapping[str, Callable[[], BaseSampler]] = {
-        "kneepoint": lambda: FrontLocalSearch(seed, anchors(space), random_trials=0, identity=_PolicyOf(space)),
-        "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
+        "kneepoint": lambda: KneepointSampler(seed, anchors(space), advice, random_trials=0, identity=_PolicyOf(space)),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=seed),
+        "nsga3": lambda: optuna.samplers.NSGAIIISampler(population_size=_POPULATION, seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=seed),
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
     }
-    if not isinstance(sampler, str) or sampler not in known:
-        raise JobError(f"unknown sampler {sampler!r}; {nearest(str(sampler), known)}")
     with quiet_optuna():
+        if isinstance(sampler, str) and ("." in sampler or ":" in sampler):
+            return _of_class(sampler, seed)
+        if not isinstance(sampler, str) or sampler not in known:
+            raise JobError(
+                f"unknown sampler {sampler!r}; {nearest(str(sampler), known)}, or give the path of a class: "
+                "package.module:Class"
+            )
         return known[sampler]()
 
 
 def sampler_name(sampler: str | BaseSampler) -> str:
     """How a job file refers to the sampler."""
     return sampler if isinstance(sampler, str) else type(sampler).__name__
+
+
+def _of_class(path: str, seed: int) -> BaseSampler:
+    """A sampler of the class at ``path``, seeded if it takes a seed."""
+    try:
+        found = pkgutil.resolve_name(path)
+        if not inspect.isclass(found) or not issubclass(found, BaseSampler):
+            raise TypeError("it is no class of optuna.samplers.BaseSampler")
+        make: Callable[..., BaseSampler] = found
+        return make(seed=seed) if "seed" in inspect.signature(found).parameters else make()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise JobError(f"sampler {path!r} cannot be made: {error}; give package.module:Class") from error
 
 
 class _PolicyOf:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from optuna.samplers import GPSampler
 
 from kneepoint.search.budget import Budget
+from kneepoint.search.job_advice import advice_of
 from kneepoint.search.mirror import StudyMirror
 from kneepoint.search.progress import Progress
 from kneepoint.search.record import Record
 from kneepoint.search.refusals import GIVE_UP_AFTER, require_success
 from kneepoint.search.running_front import RunningFront
 from kneepoint.search.samplers import sampler_named
+from kneepoint.search.stopping import Stopping
 from kneepoint.search.trials import Trials
 from kneepoint.spaces.joint_space import Choice
 
@@ -40,8 +42,9 @@ class SearchLoop:
         self._front = front
         self._progress = progress
         job = trials.job
-        sampler = sampler_named(job.sampler, job.space, job.seed)
+        sampler = sampler_named(job.sampler, job.space, job.seed, lambda: advice_of(trials, progress))
         self._study = StudyMirror.of(job, sampler)
+        self._stopping = Stopping(sampler, [entry.name for entry in job.objectives if not entry.predicted])
         self._budget = Budget(job.trials, job.minutes)
         self._found: dict[str, Record] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
@@ -55,7 +58,7 @@ class SearchLoop:
         return [*self._found.values(), *self._untold.values()]
 
     def run(self) -> None:
-        """Search until the budget is spent or the space is exhausted.
+        """Search until the budget is spent, the space is exhausted, or more candidates would add less than noise.
 
         Raises:
             JobFailed: If the first candidates all fail.
@@ -65,6 +68,11 @@ class SearchLoop:
             self._try_one()
             if len(self._found) == GIVE_UP_AFTER:
                 require_success(self.found, self._trials)
+            if self._stopping.is_due(self._front.front):
+                self._progress.tell(
+                    "no more to find that measurements could tell", self._budget.measured, self._budget.trials
+                )
+                break
         self._tell_the_rest()
         self._tell_progress()
 
@@ -80,7 +88,7 @@ class SearchLoop:
             if self._budget.spent:
                 return
         record = known or self._trials.measure(policy, "ptq", parameters=parameters)
-        self._study.tell(trial, None if record.scores is None else record.values, self._trials.violations(record))
+        self._study.tell(trial, record.scores, self._trials.violations(record))
         self._take(record, parameters, record.seconds if known else time.monotonic() - start)
 
     def _take(self, record: Record, parameters: dict[str, Choice], seconds: float) -> None:

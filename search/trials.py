@@ -29,6 +29,7 @@ class Trials:
 
     Attributes:
         job: As given.
+        directory: As given.
         log: Of all trials.
         evaluator: Measures what is not in the log.
         teacher: Scores of the fp32 teacher.
@@ -40,6 +41,7 @@ class Trials:
 
     def __init__(self, job: Job, directory: RunDirectory, report: Report | None = None) -> None:
         self.job = job
+        self.directory = directory
         self.log = directory.log()
         self.evaluator = Evaluator(
             job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report, job.measure

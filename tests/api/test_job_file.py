@@ -86,7 +86,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         (["objectives=[accuracy, accuracy]"], ObjectiveError, "'accuracy' is there twice"),
         (["constraints=['accuracy_drop < lots']"], ObjectiveError, "a condition reads like"),
         (["constraints=['sise_mb <= 1']"], ObjectiveError, "did you mean 'size_mb'"),
-        (["sampler=nsga"], JobError, "did you mean 'nsga2'"),
+        (["sampler=nsag2"], JobError, "did you mean 'nsga2'"),
         (["trials=0"], JobError, "trials is a whole number of at least 1"),
         (["minutes=-1"], JobError, "minutes is above 0"),
         (["threads=-1"], JobError, "threads is a whole number of at least 1"),

@@ -25,7 +25,7 @@ from tests.search import tiny_problem
         ({"threads": 0}, "threads is a whole number of at least 1"),
         ({"minutes": 0}, "minutes is above 0, or null; got 0"),
         ({"minutes": math.nan}, "minutes is above 0"),
-        ({"sampler": "nsga3"}, "unknown sampler 'nsga3'; did you mean 'nsga2'"),
+        ({"sampler": "nsag2"}, "unknown sampler 'nsag2'; did you mean 'nsga2'"),
         ({"sampler": None}, "unknown sampler None"),
         ({"constraints": "size_mb <= 1"}, "constraints is a list of conditions; got the text"),
     ],

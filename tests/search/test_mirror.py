@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from kneepoint.search.mirror import StudyMirror, write_study
 from kneepoint.search.record import Record
 from kneepoint.search.run_directory import RunDirectory
+from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS
 from kneepoint.search.trials import Trials
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import RunError
@@ -52,12 +53,14 @@ def test_ask_and_tell(trials: Trials, joint: JointSpace) -> None:
     mirror = StudyMirror.of(trials.job, optuna.samplers.RandomSampler(0))
     trial = mirror.ask()
     assert trial.params.keys() == joint.distributions.keys()
-    mirror.tell(trial, {"accuracy": 0.5, "latency_ms@raspberry-pi-4b": 1.0, "size_mb": 2.0}, [1.999])
+    scores = {"accuracy": Score(0.5, 0.02), "latency_ms@raspberry-pi-4b": Score(1.0, 0.3), "size_mb": Score(2.0)}
+    mirror.tell(trial, scores, [1.999])
     mirror.tell(mirror.ask(), None, [])
     for record in records(joint):
         mirror.add(record, trials.violations(record))
     states = [trial.state.name for trial in mirror.study.trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "FAIL"]
+    assert mirror.study.trials[0].user_attrs[STANDARD_ERRORS] == [0.02, None, None]  # the cost model's is no noise
 
 
 def test_a_study_that_cannot_be_written_is_said(trials: Trials, joint: JointSpace, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ assert not heavy, heavy
 import kneepoint
 assert callable(kneepoint.search)
 assert "optuna" not in sys.modules
-from kneepoint.search import FrontLocalSearch
-assert kneepoint.search.FrontLocalSearch is FrontLocalSearch
+from kneepoint.search import KneepointSampler
+assert kneepoint.search.KneepointSampler is KneepointSampler
 """
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
 import pytest
 
-from kneepoint.search.local_search import FrontLocalSearch
 from kneepoint.search.samplers import anchors, sampler_name, sampler_named
+from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import JobError
 from tests.search import tiny_problem
@@ -28,7 +30,7 @@ def test_anchors_of_other_widths(joint: JointSpace, bits: tuple[int, ...], count
 
 
 def test_names(joint: JointSpace) -> None:
-    for name in ("kneepoint", "nsga2", "tpe", "gp", "random"):
+    for name in ("kneepoint", "nsga2", "nsga3", "tpe", "gp", "random"):
         assert isinstance(sampler_named(name, joint, 0), optuna.samplers.BaseSampler)
         assert sampler_name(name) == name
     own = optuna.samplers.RandomSampler()
@@ -38,9 +40,30 @@ def test_names(joint: JointSpace) -> None:
         sampler_named("kneepont", joint, 0)
 
 
+@pytest.mark.parametrize("path", ["optuna.samplers:QMCSampler", "optuna.samplers.BruteForceSampler"])
+def test_a_class_path_is_a_sampler(joint: JointSpace, path: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna's notice of what is experimental among them
+        assert type(sampler_named(path, joint, 0)).__name__ == path[16:]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nowhere.at:All", "No module named 'nowhere'"),
+        ("optuna.samplers:Missing", "has no attribute 'Missing'"),
+        ("optuna:create_study", "it is no class of optuna.samplers.BaseSampler"),
+        ("optuna.samplers:GridSampler", "missing 1 required positional argument: 'search_space'"),
+    ],
+)
+def test_a_class_path_that_leads_nowhere(joint: JointSpace, path: str, why: str) -> None:
+    with pytest.raises(JobError, match=rf"sampler '{path}' cannot be made: .*{why}.*; give package.module:Class"):
+        sampler_named(path, joint, 0)
+
+
 def test_no_policy_is_proposed_twice(joint: JointSpace) -> None:
     sampler = sampler_named("kneepoint", joint, 0)
-    assert isinstance(sampler, FrontLocalSearch)
+    assert isinstance(sampler, KneepointSampler)
     study = optuna.create_study(sampler=sampler)
     seen = []
     for _ in range(40):

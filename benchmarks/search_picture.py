@@ -1,0 +1,44 @@
+"""Hypervolume against evaluation-equivalents, a panel for every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from benchmarks.search_page import Curve
+
+_COLUMNS = 3
+_PANEL = (4.6, 3.4)  # inches
+_QUARTILES = (25, 75)
+
+
+def draw(problems: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
+    """A panel a problem, a line a method: the median over seeds, and the range of the middle half."""
+    if not problems:
+        return
+    columns = min(_COLUMNS, len(problems))
+    rows = -(-len(problems) // columns)
+    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(problems) :]:
+        panel.axis("off")
+    for panel, (name, curves) in zip(panels, problems.items(), strict=False):
+        _draw_curves(panel, curves)
+        panel.set(title=name, xscale="log", xlabel="evaluation-equivalents", ylabel="hypervolume")
+        panel.grid(visible=True, alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_curves(panel: Axes, curves: Mapping[str, Curve]) -> None:
+    for place, (method, curve) in enumerate(curves.items()):
+        across, color = np.median(curve.equivalents, axis=0), "black" if place == 0 else f"C{place - 1}"
+        median, (low, high) = np.median(curve.volumes, axis=0), np.percentile(curve.volumes, _QUARTILES, axis=0)
+        panel.plot(across, median, label=method, color=color, linewidth=2.4 if place == 0 else 1.2)
+        panel.fill_between(across, low, high, alpha=0.15, color=color, linewidth=0)

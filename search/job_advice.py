@@ -1,0 +1,88 @@
+"""What a job tells its sampler: scales, limits and prices at once, sensitivities for some seconds of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kneepoint.objectives.view import View
+from kneepoint.search.axis import axes_of, devices_of, quality_of
+from kneepoint.search.progress import Progress
+from kneepoint.search.sampling.advice import Advice, Floats, Settings
+from kneepoint.search.sampling.sensitivity import sensitivities
+from kneepoint.search.trials import Trials
+
+_LEAST_LIMIT = 1e-3
+
+
+def advice_of(trials: Trials, progress: Progress) -> Advice:
+    """The advice for the job of ``trials``; sensitivities are measured now, unless the run directory has them."""
+    axes = trials.axes
+    place = {axis.name: at for at, axis in enumerate(axes)}
+    by_device = [[place[axis.name] for axis in axes_of(axes, device)] for device in devices_of(axes)]
+    everything = list(range(len(axes)))
+    quality = quality_of(axes)
+    contributions = _sensitivities(trials, progress)
+    return Advice(
+        scales=[axis.scale for axis in axes],
+        fronts=[everything, *(by_device if len(by_device) > 1 else [])],
+        saturating=quality,
+        contributions=[contributions if good else {} for good in quality],
+        limits=_limits(trials),
+        hidden=any(comparison.objective not in place for comparison in trials.job.constraints.comparisons),
+        price=Prices(trials),
+    )
+
+
+def _sensitivities(trials: Trials, progress: Progress) -> Mapping[str, Sequence[float]]:
+    """Those of an earlier process of the run, or measured and kept."""
+    known = trials.directory.read_sensitivities()
+    names = trials.job.space.choices
+    if known is None or {name: len(values) for name, values in known.items()} != dict(names):
+        known = sensitivities(
+            trials.job.space,
+            trials.evaluator.compressor,
+            report=lambda done, total: progress.tell("measuring sensitivities", done, total),
+        )
+        trials.directory.write_sensitivities(known)
+    return known
+
+
+def _limits(trials: Trials) -> list[float]:
+    """The largest loss of every objective that the constraints admit."""
+    directions = {entry.name: entry.direction for entry in trials.job.scored}
+    limits = dict.fromkeys((axis.name for axis in trials.axes), 1.0)
+    scales = {axis.name: axis.scale for axis in trials.axes}
+    for comparison in trials.job.constraints.comparisons:
+        name = comparison.objective
+        value = comparison.limit(trials.teacher_values, directions) if name in limits else None
+        if value is not None:
+            limits[name] = min(limits[name], max(scales[name](value), _LEAST_LIMIT))
+    return list(limits.values())
+
+
+class Prices:
+    """Objectives that follow from a policy alone, for settings that nobody has measured.
+
+    Args:
+        trials: Of the run.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        self._job = trials.job
+        self._known: dict[str, list[float]] = {}
+
+    def __call__(self, settings: Settings) -> Floats:
+        """(settings, objectives) values; NaN where only a measurement tells."""
+        return np.array([self._price(entry) for entry in settings], np.float64).reshape(len(settings), -1)
+
+    def _price(self, parameters: Mapping[str, Any]) -> Sequence[float]:
+        policy = self._job.space.policy(parameters)
+        if policy.id not in self._known:
+            view = View(self._job.task, policy, self._job.space.network_of(policy), None, None)
+            self._known[policy.id] = [
+                entry.score(view).value if entry.predicted else np.nan for entry in self._job.objectives
+            ]
+        return self._known[policy.id]

@@ -1,0 +1,1 @@
+"""The default sampler: what it believes of a setting, and which settings it proposes next."""

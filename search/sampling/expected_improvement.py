@@ -1,0 +1,162 @@
+"""How much hypervolume settings are expected to add to several fronts at once, by sampling what the fronts lack.
+
+Points are drawn from the region that some setting may reach and no front member dominates. A setting's expected
+improvement is the volume of the points it dominates, each weighed by the probability that it does; settings that are
+chosen together share: a point that one of them probably covers counts less for the next. For one setting this is the
+expected hypervolume improvement of Emmerich, Giannakoglou & Naujoks 2006, integrated by importance sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+Floats = npt.NDArray[np.float64]
+_OPTIMISM = 2.0
+"""Standard deviations below its expected losses that a setting may reach."""
+_BOXES = 128
+"""Settings whose boxes points are drawn from."""
+_DRAWS = 16
+"""Points drawn for each that is wanted, at most: many are dominated already."""
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """What is expected of settings.
+
+    Attributes:
+        mean: (settings, losses) expected, 1 the reference point.
+        spread: (settings, losses) one standard deviation of each; 0 for what is known.
+        chance: (settings,) how probably each is feasible.
+    """
+
+    mean: Floats
+    spread: Floats
+    chance: Floats
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def of(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Guesses:
+        """Those of some settings."""
+        return Guesses(self.mean[rows], self.spread[rows], self.chance[rows])
+
+    def may_add(self, front: Floats, fronts: Sequence[Sequence[int]]) -> npt.NDArray[np.bool_]:
+        """(settings,) whether what they may reach is beyond a front, of some of the losses each."""
+        best = np.clip(self.mean - _OPTIMISM * self.spread, 0.0, None)
+        found = np.zeros(len(best), bool)
+        for columns in fronts:
+            reached = best[:, columns]
+            found |= (reached < 1).all(axis=1) & ~dominated(reached, front[:, columns])
+        return found
+
+    def told(self, losses: Floats) -> Guesses:
+        """The same, but for losses that are known: (settings, losses), NaN for the others."""
+        known = np.isfinite(losses)
+        return Guesses(np.where(known, losses, self.mean), np.where(known, 0.0, self.spread), self.chance)
+
+
+@dataclass(frozen=True, eq=False)
+class MissingVolume:
+    """Points that a front does not dominate.
+
+    Attributes:
+        columns: Of the losses that the front is about.
+        points: (points, columns).
+        weights: (points,) the volume that each stands for.
+    """
+
+    columns: Sequence[int]
+    points: Floats
+    weights: Floats
+
+    @classmethod
+    def of(
+        cls, front: Floats, guesses: Guesses, columns: Sequence[int], random: np.random.Generator, count: int
+    ) -> MissingVolume:
+        """Points between what settings may reach and the reference point 1.
+
+        Args:
+            front: (members, losses) of the front.
+            guesses: Of the settings.
+            columns: Of the losses that the front is about.
+            random: Draws.
+            count: Of points, about.
+        """
+        boxes = _boxes(guesses, columns, front[:, columns], random)
+        volume = (1 - boxes).prod(axis=1)
+        points, drawn = _lacking(boxes, front[:, columns], random, count)
+        if not len(points):
+            return cls(columns, np.zeros((0, len(columns))), np.zeros(0))
+        reaches = (points[:, None, :] >= boxes[None, :, :]).all(axis=2)
+        density = (reaches / volume).mean(axis=1)
+        return cls(columns, points, 1 / (density * drawn))
+
+    def without(self, guesses: Guesses) -> MissingVolume:
+        """Less what settings that are being measured will probably dominate."""
+        return replace(self, weights=self.weights * (1 - self.covered(guesses)).prod(axis=0))
+
+    def covered(self, guesses: Guesses) -> Floats:
+        """(settings, points): the probability that each setting dominates each point."""
+        mean, spread = guesses.mean, guesses.spread
+        probability = np.repeat(guesses.chance[:, None], len(self.points), axis=1)
+        for place, column in enumerate(self.columns):
+            distance = self.points[None, :, place] - mean[:, None, column]
+            known = spread[:, column] <= 0
+            scale = np.where(known, 1.0, spread[:, column])[:, None]
+            probability *= np.where(known[:, None], distance >= 0, ndtr(distance / scale))
+        return probability
+
+
+def best_batch(volumes: Sequence[MissingVolume], guesses: Guesses, count: int) -> list[tuple[int, float]]:
+    """Settings that together are expected to add most, greedily, each with what it adds to those before it."""
+    covered = [volume.covered(guesses) for volume in volumes]
+    weights = [volume.weights.copy() for volume in volumes]
+    chosen: list[tuple[int, float]] = []
+    taken = np.zeros(len(guesses), bool)
+    for _ in range(min(count, len(guesses))):
+        gains = sum((part @ weight for part, weight in zip(covered, weights, strict=True)), np.zeros(len(guesses)))
+        gains[taken] = -1.0
+        best = int(np.argmax(gains))
+        taken[best] = True
+        chosen.append((best, float(gains[best])))
+        for part, weight in zip(covered, weights, strict=True):
+            weight *= 1 - part[best]
+    return chosen
+
+
+def dominated(points: Floats, front: Floats) -> npt.NDArray[np.bool_]:
+    """Which points some member of the front is at least as good as, in every loss."""
+    found = np.zeros(len(points), bool)
+    left = np.arange(len(points))
+    for member in front:
+        worse = (member <= points[left]).all(axis=1)
+        found[left[worse]] = True
+        left = left[~worse]
+    return found
+
+
+def _boxes(guesses: Guesses, columns: Sequence[int], front: Floats, random: np.random.Generator) -> Floats:
+    """(boxes, columns) corners of what some of the settings may reach, up to the reference point."""
+    best = np.clip(guesses.mean - _OPTIMISM * guesses.spread, 0.0, 1.0)[:, columns]
+    best = best[(best < 1).all(axis=1)]
+    best = best[~dominated(best, front)]
+    if len(best) > _BOXES:
+        best = best[random.choice(len(best), _BOXES, replace=False)]
+    return best
+
+
+def _lacking(boxes: Floats, front: Floats, random: np.random.Generator, count: int) -> tuple[Floats, int]:
+    """Points of the boxes that no member dominates, at most ``count``; and how many draws they took."""
+    found: list[Floats] = []
+    drawn = 0
+    while len(boxes) and drawn < _DRAWS * count and sum(map(len, found)) < count:
+        corners = boxes[random.integers(len(boxes), size=count)]
+        points = corners + random.random(corners.shape) * (1 - corners)
+        found.append(points[~dominated(points, front)])
+        drawn += count
+    return np.concatenate(found) if found else np.zeros((0, front.shape[1])), drawn

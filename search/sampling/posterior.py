@@ -1,0 +1,263 @@
+"""What a setting loses in one objective: a sum over its parameters' choices, and a smooth rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+
+from kneepoint.search.sampling.warps import LEAST, WARPS, Warp
+
+Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+_INTERCEPT = 0.3
+_FEWEST_TO_SCALE = 3
+_SPREADS = (0.3, 1.0, 3.0)
+"""Factors of the prior's spread that are tried."""
+_NEARER = 0.3
+"""Half of what is smooth reaches less far, by this factor: far from all measurements something stays unknown."""
+_TRIED: Mapping[str, Sequence[float]] = {
+    "reach": (0.25, 0.5, 2.0),
+    "misfit": (0.03, 0.1, 0.8),
+    "rough": (0.1, 1.0),
+}
+"""What else is tried, one after the other, beside the defaults of :class:`Posterior`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is believed of every (parameter, choice) before anything is measured.
+
+    Attributes:
+        mean: (choices of all parameters, end to end) float64.
+        spread: The same shape, one standard deviation of each; positive.
+        told: The same shape, which of them are in a unit of their own; of the others nothing is known.
+    """
+
+    mean: Floats
+    spread: Floats
+    told: npt.NDArray[np.bool_]
+
+    @classmethod
+    def flat(cls, counts: Sequence[int]) -> Prior:
+        """Nothing is known, but that all choices together make the whole range of losses."""
+        total = int(np.sum(counts))
+        return cls(np.zeros(total), np.full(total, 1 / np.sqrt(max(1, len(counts)))), np.zeros(total, np.bool_))
+
+    def scaled_to(self, sums: Floats, values: Floats) -> Prior:
+        """The same in the unit of what was measured: sums of contributions say which is more, not how much.
+
+        Args:
+            sums: (settings,) of the believed contributions.
+            values: (settings,) measured.
+        """
+        telling = (sums > LEAST) & (values > LEAST)
+        if telling.sum() < _FEWEST_TO_SCALE:
+            return self
+        factor = float(np.exp(np.median(np.log(values[telling] / sums[telling]))))
+        spread = np.where(self.told, np.maximum(factor * self.spread, LEAST / 10), self.spread)
+        return Prior(factor * self.mean, spread, self.told)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Contributions of every choice, and what their sum misses, given measured settings.
+
+    A Gaussian process (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, chapter 2) on a scale
+    where contributions add up. Its covariance is that of a sum of independent contributions, and beside it a share of
+    the value: errors of layers do not simply add up. Two settings miss alike where their contributions are alike, by
+    squared-exponential kernels; some of it is rough. The scale, the share, its reach and how far contributions may be
+    from the prior are those under which the measurements are most likely, among a few of each.
+
+    Attributes:
+        counts: Choices of every parameter.
+        prior: Of their contributions, on the scale.
+        warp: The scale.
+        codes: (settings, parameters) measured, the position of every choice.
+        values: (settings,) on the scale.
+        errors: (settings,) one standard error of each.
+        contributions: (choices of all parameters) that places of settings are made of; None where nothing is smooth.
+        base: What their sum is added to.
+        misfit: The share of a value that its sum may miss.
+        reach: Length scale of what is smooth of it, in units of ``usual``.
+        rough: Standard deviation of what is not smooth of it, over that of what is.
+        usual: The median distance of two places.
+    """
+
+    counts: tuple[int, ...]
+    prior: Prior
+    warp: Warp
+    codes: Codes
+    values: Floats
+    errors: Floats
+    contributions: Floats | None = None
+    base: float = 0.0
+    misfit: float = 0.3
+    reach: float = 1.0
+    rough: float = 0.3
+    usual: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        counts: Sequence[int],
+        prior: Prior,
+        codes: Codes,
+        losses: Floats,
+        errors: Floats,
+        warps: Sequence[Warp] = WARPS,
+    ) -> Posterior:
+        """The most likely one of those tried.
+
+        Args:
+            counts: Choices of every parameter.
+            prior: Of their contributions, in any unit.
+            codes: (settings, parameters), the position of every choice.
+            losses: (settings,) finite; at least one.
+            errors: (settings,) one standard error of each.
+            warps: The scales to choose from.
+        """
+        rough: list[tuple[float, int, Posterior]] = []
+        for warp, factor in itertools.product(warps, _SPREADS):
+            values, slope = warp.forth(losses), warp.slope(losses)
+            start = cls(tuple(counts), prior, warp, codes, values, errors * slope)
+            scaled = prior.scaled_to(start._sums(prior.mean), values)
+            tried = replace(start, prior=replace(scaled, spread=factor * scaled.spread))
+            rough.append((tried.likelihood + float(np.log(slope).sum()), len(rough), tried))
+        return max(rough)[2]._smoothed()
+
+    @property
+    def mean(self) -> Floats:
+        """(choices of all parameters) what each is expected to contribute, on the scale."""
+        return self.prior.mean + self.prior.spread**2 * (self._rows.T @ self._weights)
+
+    @cached_property
+    def likelihood(self) -> float:
+        """Of the values, its logarithm but for a constant."""
+        return float(-0.5 * self._surprise @ self._weights - np.log(np.diag(self._root)).sum())
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """The expected losses of settings, and one standard deviation of each; both (settings,)."""
+        rows, variance = self._one_hot(codes), self.prior.spread**2
+        covariance = (rows * variance) @ self._rows.T + _INTERCEPT**2
+        contributions, base = self._expected
+        sizes = self.warp.sizes(rows @ contributions + base)
+        own = rows @ variance + _INTERCEPT**2 + (self.misfit * sizes) ** 2 * (1 + self.rough**2 * self._is_smooth)
+        if self.contributions is not None:
+            covariance += self._alike(self._places(codes), self._places(self.codes)) * np.outer(sizes, self._sizes)
+        expected = rows @ self.prior.mean + covariance @ self._weights
+        known = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
+        spread = np.sqrt(np.maximum(own - (known**2).sum(axis=0), (LEAST * sizes) ** 2))
+        losses = self.warp.back(expected)
+        return losses, spread / self.warp.slope(losses)
+
+    def draw(self, random: np.random.Generator, count: int) -> Floats:
+        """(count, choices of all parameters): contributions that could as well be true, on the scale.
+
+        One drawn from the prior is corrected by what it says of the measured settings (Matheron's rule: Wilson et al.,
+        "Efficiently sampling functions from Gaussian process posteriors", ICML 2020).
+        """
+        drawn = self.prior.mean + random.standard_normal((count, len(self.prior.mean))) * self.prior.spread
+        noise = random.standard_normal((count, len(self.values))) @ self._rest_root.T
+        missed = self.values - (drawn @ self._rows.T + noise)
+        correction = cho_solve((self._root, True), missed.T, check_finite=False).T @ self._rows
+        return np.asarray(drawn + self.prior.spread**2 * correction)
+
+    def _smoothed(self) -> Posterior:
+        """The most likely one with a smooth rest, at places that this one's contributions give."""
+        contributions, base = self._expected
+        best = replace(self, contributions=contributions, base=base)
+        places = best._places(self.codes)
+        best = replace(best, usual=float(np.sqrt(np.median(_squared(places, places)))) or 1.0)
+        for name, values in _TRIED.items():
+            for value in values:
+                changes: dict[str, Any] = {name: value}
+                best = max(best, replace(best, **changes), key=lambda entry: entry.likelihood)
+        return best
+
+    @cached_property
+    def _root(self) -> Floats:
+        """The Cholesky factor of the measured settings' covariance."""
+        rows = self._rows
+        covariance = (rows * self.prior.spread**2) @ rows.T + self._rest
+        return np.asarray(cholesky(covariance, lower=True, check_finite=False))
+
+    @cached_property
+    def _rest(self) -> Floats:
+        """The covariance of all but the sum."""
+        count = len(self.values)
+        rest = np.full((count, count), _INTERCEPT**2)
+        rough = self.misfit
+        if self.contributions is not None:
+            places = self._places(self.codes)
+            rest += self._alike(places, places) * np.outer(self._sizes, self._sizes)
+            rough *= self.rough
+        rest[np.diag_indices(count)] += self.errors**2 + (rough * self._sizes) ** 2 + LEAST**4
+        return rest
+
+    @cached_property
+    def _rest_root(self) -> Floats:
+        return np.asarray(cholesky(self._rest, lower=True, check_finite=False))
+
+    @cached_property
+    def _weights(self) -> Floats:
+        """The inverse covariance times what the prior did not expect."""
+        return np.asarray(cho_solve((self._root, True), self._surprise, check_finite=False))
+
+    @cached_property
+    def _surprise(self) -> Floats:
+        return np.asarray(self.values - self._rows @ self.prior.mean)
+
+    @cached_property
+    def _sizes(self) -> Floats:
+        """The unit of what is missed at the measured settings: of what is expected, once that is known."""
+        sums = self.values if self.contributions is None else self._rows @ self.contributions + self.base
+        return self.warp.sizes(np.asarray(sums))
+
+    @cached_property
+    def _expected(self) -> tuple[Floats, float]:
+        """Contributions, and what their sum is added to."""
+        if self.contributions is not None:
+            return self.contributions, self.base
+        return self.mean, float(_INTERCEPT**2 * self._weights.sum())
+
+    @property
+    def _is_smooth(self) -> bool:
+        return self.contributions is not None
+
+    def _alike(self, first: Floats, second: Floats) -> Floats:
+        squared = _squared(first, second) / (2 * (self.reach * self.usual) ** 2)
+        return np.asarray(self.misfit**2 * (np.exp(-squared) + np.exp(-squared / _NEARER**2)) / 2)
+
+    def _places(self, codes: Codes) -> Floats:
+        """(settings, parameters): what every choice contributes, as coordinates."""
+        assert self.contributions is not None  # noqa: S101 - only asked for where something is smooth
+        return np.asarray(self.contributions[codes + self._starts])
+
+    def _sums(self, contributions: Floats) -> Floats:
+        return np.asarray(self._rows @ contributions)
+
+    @cached_property
+    def _starts(self) -> Codes:
+        return np.asarray(np.concatenate(([0], np.cumsum(self.counts)))[:-1], np.int64)
+
+    @cached_property
+    def _rows(self) -> Floats:
+        return self._one_hot(self.codes)
+
+    def _one_hot(self, codes: Codes) -> Floats:
+        rows = np.zeros((len(codes), int(np.sum(self.counts))))
+        np.put_along_axis(rows, codes + self._starts, 1.0, axis=1)
+        return rows
+
+
+def _squared(first: Floats, second: Floats) -> Floats:
+    """(first, second) squared distances."""
+    norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None, :]
+    return np.asarray(np.maximum(norms - 2 * first @ second.T, 0.0))

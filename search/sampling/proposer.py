@@ -1,0 +1,230 @@
+"""Settings worth measuring next: additive models propose along the whole front, expected hypervolume decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kneepoint.search.pareto import non_dominated
+from kneepoint.search.sampling.expected_improvement import Guesses, MissingVolume, best_batch
+from kneepoint.search.sampling.posterior import Codes, Floats, Posterior, Prior
+from kneepoint.search.sampling.warps import PLAIN, Warp
+
+Price = Callable[[Codes], Floats]
+"""(settings, parameters) to (settings, losses), NaN in losses that only a measurement tells."""
+Identify = Callable[[Codes], Hashable]
+_DRAWS, _DIRECTIONS = 6, 48
+_MUTANTS = 384
+_POINTS = 512
+_FINALISTS = 3
+"""Settings that are priced exactly for each that is proposed."""
+_RANKED = 2
+"""For each finalist settings that are ranked: some of them stand for what was measured already."""
+_REFINED = 1
+"""How often the best of the pool are changed once more."""
+_MOST_FITTED = 256
+_LEAST_CHANCE = 0.02
+_WIDEST = 4.0
+"""Weights of losses differ by up to exp(8)."""
+_CROSSED, _FROM_OTHER = 0.3, 0.5
+_STEP = 0.7
+"""Chance that a mutated choice is a neighbouring one, rather than any."""
+_MOST_CHANGES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was measured, and what is being measured.
+
+    Attributes:
+        codes: (settings, parameters) positions of choices.
+        losses: (settings, losses), 0 the ideal and 1 the worst useful value.
+        errors: (settings, losses), one standard error of each.
+        feasible: (settings,) whether constraints hold.
+        pending: (settings, parameters) of what others measure now.
+    """
+
+    codes: Codes
+    losses: Floats
+    errors: Floats
+    feasible: npt.NDArray[np.bool_]
+    pending: Codes
+
+
+@dataclass(frozen=True, eq=False)
+class Proposer:
+    """Proposes settings from what was measured.
+
+    Attributes:
+        counts: Choices of every parameter.
+        fronts: For every front of the job, the columns of the losses it is about.
+        priors: Of the contributions to every loss.
+        warps: For every loss, the scales on which they may add up.
+        limits: (losses,) beyond which no setting is wanted; at most 1.
+        price: Tells losses without measuring; None if it tells none.
+        priced: What was learned of the losses that it tells, by column.
+        hidden: Whether settings may be infeasible for reasons that no limit states.
+    """
+
+    counts: tuple[int, ...]
+    fronts: Sequence[Sequence[int]]
+    priors: Sequence[Prior]
+    warps: Sequence[Sequence[Warp]]
+    limits: Floats
+    price: Price | None = None
+    priced: Mapping[int, Posterior] = field(default_factory=dict)
+    hidden: bool = False
+
+    def propose(
+        self, evidence: Evidence, identify: Identify, random: np.random.Generator, count: int
+    ) -> list[tuple[Codes, float]]:
+        """Settings to measure next, each with the hypervolume it is expected to add to the sum over all fronts.
+
+        Args:
+            evidence: What was measured; at least one setting.
+            identify: What a setting stands for; None for what was proposed before.
+            random: Draws.
+            count: How many.
+        """
+        models = self._models(evidence)
+        pool, guesses = self._hopeful(evidence, models, self._pool(evidence, models, random))
+        volumes = self._missing(evidence, models, guesses, random)
+        for _ in range(_REFINED):
+            best = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
+            pool = np.unique(np.concatenate((pool[best], self._mutants(pool[best], random))), axis=0) if best else pool
+            pool, guesses = self._hopeful(evidence, models, self._unknown(evidence, pool))
+        ranked = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
+        finalists = _unseen(pool, ranked, identify, _FINALISTS * count)
+        if not finalists:
+            return []
+        pool, guesses = pool[finalists], guesses.of(finalists)
+        if self.price is not None:
+            guesses = guesses.told(self.price(pool) / self.limits)
+            volumes = self._missing(evidence, models, guesses, random)
+        return [(pool[row], gain) for row, gain in best_batch(volumes, guesses, count)]
+
+    # --- what is known ---------------------------------------------------------------------------------------------
+
+    def _models(self, evidence: Evidence) -> list[Posterior]:
+        rows = _most_telling(evidence, _MOST_FITTED)
+        codes, losses, errors = evidence.codes[rows], evidence.losses[rows], evidence.errors[rows]
+        return [
+            self.priced.get(column)
+            or Posterior.of(self.counts, prior, codes, losses[:, column], errors[:, column], warps)
+            for column, (prior, warps) in enumerate(zip(self.priors, self.warps, strict=True))
+        ]
+
+    def _guesses(self, evidence: Evidence, models: Sequence[Posterior], pool: Codes) -> Guesses:
+        """What is expected of settings, in units of the limits."""
+        columns = [model.predict(pool) for model in models]
+        means, spreads = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
+        return Guesses(means / self.limits, spreads / self.limits, self._chance(evidence, pool))
+
+    def _hopeful(self, evidence: Evidence, models: Sequence[Posterior], pool: Codes) -> tuple[Codes, Guesses]:
+        """The settings that may well add to a front, and what is expected of them."""
+        guesses = self._guesses(evidence, models, pool)
+        front = evidence.losses[_front_rows(evidence)] / self.limits if evidence.feasible.any() else guesses.mean[:0]
+        rows = np.flatnonzero(guesses.may_add(front, self.fronts))
+        return pool[rows], guesses.of(rows)
+
+    def _chance(self, evidence: Evidence, pool: Codes) -> Floats:
+        """(settings,) how probably each is feasible, as far as no limit says it."""
+        if not self.hidden or evidence.feasible.all():
+            return np.ones(len(pool))
+        rows = _most_telling(evidence, _MOST_FITTED)
+        missed = np.asarray(~evidence.feasible[rows], np.float64)
+        model = Posterior.of(
+            self.counts, Prior.flat(self.counts), evidence.codes[rows], missed, np.zeros(len(rows)), (PLAIN,)
+        )
+        return np.clip(1 - model.predict(pool)[0], _LEAST_CHANCE, 1.0)
+
+    def _missing(
+        self, evidence: Evidence, models: Sequence[Posterior], guesses: Guesses, random: np.random.Generator
+    ) -> list[MissingVolume]:
+        """What every front lacks, less what is under way and will probably fill it."""
+        front = evidence.losses[_front_rows(evidence)] if evidence.feasible.any() else np.zeros((0, len(self.priors)))
+        volumes = [MissingVolume.of(front / self.limits, guesses, columns, random, _POINTS) for columns in self.fronts]
+        if not len(evidence.pending):
+            return volumes
+        pending = self._guesses(evidence, models, evidence.pending)
+        return [volume.without(pending) for volume in volumes]
+
+    # --- what may be proposed --------------------------------------------------------------------------------------
+
+    def _pool(self, evidence: Evidence, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
+        """Points of drawn additive models' fronts, and neighbours of the measured front; none that was measured."""
+        front = evidence.codes[_front_rows(evidence)]
+        drawn = np.unique(np.concatenate((self._swept(models, random), self._mutants(front, random))), axis=0)
+        return self._unknown(evidence, drawn)
+
+    @staticmethod
+    def _unknown(evidence: Evidence, pool: Codes) -> Codes:
+        known = {row.tobytes() for row in (*evidence.codes, *evidence.pending)}
+        return pool[[row.tobytes() not in known for row in pool]]
+
+    def _swept(self, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
+        """Minima of weighted sums of losses: additive, so that every parameter is chosen alone (Shoham & Gersho 1988).
+
+        One sweep follows what is expected, the others what could as well be true.
+        """
+        draws = [np.concatenate((model.mean[None, :], model.draw(random, _DRAWS))) for model in models]
+        weights = self._weights(random, _DIRECTIONS * (1 + _DRAWS))
+        sums = np.zeros((len(weights), int(np.sum(self.counts))))
+        for column, draw in enumerate(draws):
+            sums += weights[:, column, None] * np.repeat(draw, _DIRECTIONS, axis=0)
+        parts = np.split(sums, np.cumsum(self.counts)[:-1], axis=1)
+        return np.stack([part.argmin(axis=1) for part in parts], axis=1).astype(np.int64)
+
+    def _weights(self, random: np.random.Generator, count: int) -> Floats:
+        """(sweeps, losses): of one front each, spread over orders of magnitude."""
+        about = np.zeros((len(self.fronts), len(self.priors)))
+        for row, columns in enumerate(self.fronts):
+            about[row, list(columns)] = 1.0
+        exponents = random.uniform(-_WIDEST, _WIDEST, (count, len(self.priors)))
+        weights: Floats = about[random.integers(len(about), size=count)] * np.exp(exponents)
+        return weights
+
+    def _mutants(self, settings: Codes, random: np.random.Generator) -> Codes:
+        """Settings with one to three choices changed, some after a crossing with another."""
+        parents, others = (settings[random.integers(len(settings), size=_MUTANTS)] for _ in range(2))
+        crossed = (random.random(parents.shape) < _FROM_OTHER) & (random.random((_MUTANTS, 1)) < _CROSSED)
+        children = np.where(crossed, others, parents)
+        changes = random.integers(1, _MOST_CHANGES + 1, size=(_MUTANTS, 1))
+        ranks = random.random(children.shape).argsort(axis=1).argsort(axis=1)
+        return np.asarray(np.where(ranks < changes, self._changed(children, random), children), np.int64)
+
+    def _changed(self, codes: Codes, random: np.random.Generator) -> Codes:
+        """Every choice replaced by a neighbouring one, or now and then by any."""
+        counts = np.array(self.counts)
+        step = np.clip(codes + random.choice((-1, 1), size=codes.shape), 0, counts - 1)
+        anything = np.floor(random.random(codes.shape) * counts).astype(np.int64)
+        return np.asarray(np.where(random.random(codes.shape) < _STEP, step, anything), np.int64)
+
+
+def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) -> list[int]:
+    """The first rows that stand for something new, and each for something else."""
+    found: dict[Hashable, int] = {}
+    for row in rows:
+        if len(found) == count:
+            break
+        name = identify(pool[row])
+        if name is not None:
+            found.setdefault(name, row)
+    return list(found.values())
+
+
+def _front_rows(evidence: Evidence) -> npt.NDArray[np.int64]:
+    rows = np.flatnonzero(evidence.feasible) if evidence.feasible.any() else np.arange(len(evidence.codes))
+    return np.asarray(rows[non_dominated(evidence.losses[rows])], np.int64)
+
+
+def _most_telling(evidence: Evidence, most: int) -> npt.NDArray[np.int64]:
+    """All settings, or those with the smallest sum of losses and the latest."""
+    count = len(evidence.codes)
+    if count <= most:
+        return np.arange(count)
+    best = np.argsort(evidence.losses.sum(axis=1), kind="stable")[: most // 2]
+    return np.unique(np.concatenate((best, np.arange(count - most // 2, count))))

@@ -1,0 +1,81 @@
+"""How far single choices move the teacher's outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kneepoint.compression.compressed import CompressedNetwork
+from kneepoint.compression.compressor import Compressor
+from kneepoint.compression.student_store import StudentStore
+from kneepoint.search.sampling.sensitivity import sensitivities
+from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import JobError
+from tests.search.tiny_problem import FAST, space
+
+
+@pytest.fixture
+def compressor(joint: JointSpace, tmp_path: Path) -> Compressor:
+    return Compressor(joint, StudentStore(tmp_path), settings=FAST)
+
+
+def test_every_choice_has_a_distance_and_the_one_that_changes_nothing_has_none(
+    joint: JointSpace, compressor: Compressor
+) -> None:
+    found = sensitivities(joint, compressor)
+    assert {name: len(values) for name, values in found.items()} == dict(joint.choices)
+    assert all(values[-1] == 0.0 and min(values) >= 0.0 for values in found.values())
+
+
+def test_fewer_bits_move_outputs_further(joint: JointSpace, tmp_path: Path) -> None:
+    wide = space(joint.task, weight_bits=(2, 4, 8), students=None)
+    found = sensitivities(wide, Compressor(wide, StudentStore(tmp_path), settings=FAST))
+    bits = [values for name, values in found.items() if name.startswith("bits/")]
+    assert all(two > four > eight == 0.0 for two, four, eight in bits)
+
+
+def test_behind_a_harmless_choice_the_rest_is_estimated(
+    joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Policy] = []
+    real = compressor.compress
+
+    def compress(policy: Policy) -> CompressedNetwork:
+        made.append(policy)
+        return real(policy)
+
+    monkeypatch.setattr(compressor, "compress", compress)
+    monkeypatch.setattr("kneepoint.search.sampling.sensitivity._HARMLESS", 1e9)
+    found = sensitivities(joint, compressor)
+    assert len(made) == len(joint.choices)
+    assert all(first / 4 == second for first, second, *rest in found.values() if rest)
+
+
+def test_a_choice_that_breaks_the_network_is_the_worst(
+    joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(compressor, "compress", fail)
+    assert all(set(values[:-1]) == {20.0} for values in sensitivities(joint, compressor).values())
+
+
+def test_a_wrong_job_is_not_taken_for_a_bad_choice(
+    joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise JobError("wrong")
+
+    monkeypatch.setattr(compressor, "compress", fail)
+    with pytest.raises(JobError, match="wrong"):
+        sensitivities(joint, compressor)
+
+
+def test_progress_is_told(joint: JointSpace, compressor: Compressor) -> None:
+    told: list[tuple[int, int]] = []
+    sensitivities(joint, compressor, report=lambda done, total: told.append((done, total)))
+    assert told == [(done, len(joint.choices)) for done in range(len(joint.choices))]
