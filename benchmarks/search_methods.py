@@ -10,17 +10,11 @@ from unittest.mock import patch
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.problem import Problem as PymooProblem
-from pymoo.core.termination import NoTermination
-from pymoo.operators.crossover.sbx import SBX
-from pymoo.operators.mutation.pm import PM
-from pymoo.operators.repair.rounding import RoundingRepair
-from pymoo.operators.sampling.rnd import IntegerRandomSampling
 
 from benchmarks.search_problems import Problem
+from kneepoint.search.pymoo_sampler import PymooSampler
 from kneepoint.search.sampling import proposer
 from kneepoint.search.sampling.advice import Advice
 from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
@@ -31,8 +25,6 @@ Search = Generator[dict[str, Any], Sequence[float] | None, None]
 Method = Callable[[Problem, int], Search]
 OURS = "kneepoint"
 _POPULATION = 50
-_WORST = 1e3
-"""What pymoo is told of a failure, in losses."""
 
 
 def of_optuna(sampler_of: Callable[[Problem, int], BaseSampler]) -> Method:
@@ -52,34 +44,6 @@ def of_optuna(sampler_of: Callable[[Problem, int], BaseSampler]) -> Method:
     return search
 
 
-def of_pymoo(problem: Problem, seed: int) -> Search:
-    """NSGA-II as pymoo documents it for integers: rounded simulated binary crossover and polynomial mutation."""
-    names, choices = list(problem.space), [_choices(entry) for entry in problem.space.values()]
-    wanted = PymooProblem(
-        n_var=len(names),
-        n_obj=len(problem.directions),
-        xl=0,
-        xu=np.array([len(entry) - 1 for entry in choices]),
-        vtype=int,
-    )
-    algorithm = NSGA2(
-        pop_size=_POPULATION,
-        sampling=IntegerRandomSampling(),
-        crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
-        mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
-        eliminate_duplicates=True,
-    )
-    algorithm.setup(wanted, termination=NoTermination(), seed=seed, verbose=False)
-    while True:
-        population = algorithm.ask()
-        losses = []
-        for row in population.get("X"):
-            values = yield {name: entry[int(at)] for name, entry, at in zip(names, choices, row, strict=True)}
-            losses.append([_WORST] * len(problem.directions) if values is None else problem.losses(values))
-        population.set("F", np.array(losses))
-        algorithm.tell(infills=population)
-
-
 def ours(
     problem: Problem, seed: int, *, anchors: bool = True, change: Callable[[Advice], Advice] | None = None
 ) -> BaseSampler:
@@ -92,20 +56,13 @@ def ours(
     return KneepointSampler(seed, found, advice, random_trials=0 if anchors else 10, identity=problem.identity)
 
 
-def _choices(distribution: Any) -> Sequence[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    assert isinstance(distribution, IntDistribution)  # noqa: S101 - spaces of the project have these two kinds
-    return range(distribution.low, distribution.high + 1)
-
-
 RIVALS: Mapping[str, Method] = {
     "random": of_optuna(lambda _, seed: RandomSampler(seed=seed)),
     "tpe": of_optuna(lambda _, seed: TPESampler(multivariate=True, seed=seed)),
     "nsga2": of_optuna(lambda _, seed: NSGAIISampler(population_size=_POPULATION, seed=seed)),
     "nsga3": of_optuna(lambda _, seed: NSGAIIISampler(population_size=_POPULATION, seed=seed)),
     "gp": of_optuna(lambda _, seed: GPSampler(seed=seed)),
-    "pymoo-nsga2": of_pymoo,
+    "pymoo-nsga2": of_optuna(lambda problem, seed: PymooSampler(NSGA2, problem.space, seed)),
 }
 
 

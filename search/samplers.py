@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import optuna
 from optuna.samplers import BaseSampler
 
+from kneepoint.search.pymoo_sampler import PymooSampler, is_pymoo
 from kneepoint.search.quiet import quiet_optuna
 from kneepoint.search.sampling.advice import Advice
 from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
@@ -36,7 +37,7 @@ def sampler_named(
 
     Args:
         sampler: ``kneepoint``, ``nsga2``, ``nsga3``, ``tpe``, ``gp``, ``random``, the path of a class such as
-            ``optuna.samplers:QMCSampler``, or a sampler object.
+            ``optuna.samplers:QMCSampler`` or ``pymoo.algorithms.moo.sms:SMSEMOA``, or a sampler object.
         space: For the settings that ``kneepoint`` measures first, and for which settings are the same policy.
         seed: Of a new sampler.
         advice: What ``kneepoint`` begins with; without any it learns everything from the trials.
@@ -56,7 +57,7 @@ def sampler_named(
     }
     with quiet_optuna():
         if isinstance(sampler, str) and ("." in sampler or ":" in sampler):
-            return _of_class(sampler, seed)
+            return _of_class(sampler, space, seed)
         if not isinstance(sampler, str) or sampler not in known:
             raise JobError(
                 f"unknown sampler {sampler!r}; {nearest(str(sampler), known)}, or give the path of a class: "
@@ -70,16 +71,19 @@ def sampler_name(sampler: str | BaseSampler) -> str:
     return sampler if isinstance(sampler, str) else type(sampler).__name__
 
 
-def _of_class(path: str, seed: int) -> BaseSampler:
-    """A sampler of the class at ``path``, seeded if it takes a seed."""
+def _of_class(path: str, space: JointSpace, seed: int) -> BaseSampler:
+    """A sampler of the class at ``path``, seeded if it takes a seed; or around an algorithm of pymoo."""
     try:
         found = pkgutil.resolve_name(path)
+        if inspect.isclass(found) and is_pymoo(found):
+            return PymooSampler(found, space.distributions, seed)
         if not inspect.isclass(found) or not issubclass(found, BaseSampler):
-            raise TypeError("it is no class of optuna.samplers.BaseSampler")
+            raise TypeError("it is no class of optuna.samplers.BaseSampler or of pymoo")
         make: Callable[..., BaseSampler] = found
         return make(seed=seed) if "seed" in inspect.signature(found).parameters else make()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise JobError(f"sampler {path!r} cannot be made: {error}; give package.module:Class") from error
+        extra = " (pip install 'kneepoint[pymoo]')" if path.startswith("pymoo") else ""
+        raise JobError(f"sampler {path!r} cannot be made: {error}; give package.module:Class{extra}") from error
 
 
 class _PolicyOf:

@@ -20,6 +20,8 @@ _INTERCEPT = 0.3
 _FEWEST_TO_SCALE = 3
 _SPREADS = (0.3, 1.0, 3.0)
 """Factors of the prior's spread that are tried."""
+_COMPARED = 128
+"""Settings by which scales are compared."""
 _NEARER = 0.3
 """Half of what is smooth reaches less far, by this factor: far from all measurements something stays unknown."""
 _TRIED: Mapping[str, Sequence[float]] = {
@@ -123,14 +125,30 @@ class Posterior:
             errors: (settings,) one standard error of each.
             warps: The scales to choose from.
         """
-        rough: list[tuple[float, int, Posterior]] = []
-        for warp, factor in itertools.product(warps, _SPREADS):
-            values, slope = warp.forth(losses), warp.slope(losses)
-            start = cls(tuple(counts), prior, warp, codes, values, errors * slope)
-            scaled = prior.scaled_to(start._sums(prior.mean), values)
-            tried = replace(start, prior=replace(scaled, spread=factor * scaled.spread))
-            rough.append((tried.likelihood + float(np.log(slope).sum()), len(rough), tried))
-        return max(rough)[2]._smoothed()
+        some = np.unique(np.linspace(0, len(codes) - 1, _COMPARED).astype(np.int64))
+        rough = [
+            cls._rough(counts, prior, codes[some], losses[some], errors[some], warp, factor)
+            for warp, factor in itertools.product(warps, _SPREADS)
+        ]
+        best = max(rough, key=lambda entry: entry.likelihood + float(np.log(entry.warp.slope(losses[some])).sum()))
+        values, slope = best.warp.forth(losses), best.warp.slope(losses)
+        return replace(best, codes=codes, values=values, errors=errors * slope)._smoothed()
+
+    @classmethod
+    def _rough(
+        cls,
+        counts: Sequence[int],
+        prior: Prior,
+        codes: Codes,
+        losses: Floats,
+        errors: Floats,
+        warp: Warp,
+        factor: float,
+    ) -> Posterior:
+        """Without a smooth rest, and with a prior in the unit of the losses on the scale, this much as spread."""
+        start = cls(tuple(counts), prior, warp, codes, warp.forth(losses), errors * warp.slope(losses))
+        scaled = prior.scaled_to(start._rows @ prior.mean, start.values)
+        return replace(start, prior=replace(scaled, spread=factor * scaled.spread))
 
     @property
     def mean(self) -> Floats:
@@ -239,9 +257,6 @@ class Posterior:
         """(settings, parameters): what every choice contributes, as coordinates."""
         assert self.contributions is not None  # noqa: S101 - only asked for where something is smooth
         return np.asarray(self.contributions[codes + self._starts])
-
-    def _sums(self, contributions: Floats) -> Floats:
-        return np.asarray(self._rows @ contributions)
 
     @cached_property
     def _starts(self) -> Codes:

@@ -75,10 +75,13 @@ class TrialMemory:
         """Take in what was begun or finished since the last time, but for ``trial`` itself."""
         trials = study.get_trials(deepcopy=False)
         for entry in [*(trials[number] for number in self._open), *trials[self._count :]]:
-            whole = entry.number != trial.number and self.space.keys() <= entry.params.keys()
-            if whole:
+            if self._open.get(entry.number) is not None and not entry.state.is_finished():
+                continue  # still running
+            if entry.number != trial.number and self.space.keys() <= entry.params.keys():
                 self._take(entry)
-            elif not entry.state.is_finished():
+            elif entry.state.is_finished():
+                self._open.pop(entry.number, None)
+            else:
                 self._open[entry.number] = None
         self._count = len(trials)
 

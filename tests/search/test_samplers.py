@@ -52,7 +52,8 @@ def test_a_class_path_is_a_sampler(joint: JointSpace, path: str) -> None:
     [
         ("nowhere.at:All", "No module named 'nowhere'"),
         ("optuna.samplers:Missing", "has no attribute 'Missing'"),
-        ("optuna:create_study", "it is no class of optuna.samplers.BaseSampler"),
+        ("optuna:create_study", "it is no class of optuna.samplers.BaseSampler or of pymoo"),
+        ("pymoo.algorithms.moo.nsga3:NSGA3", "missing 1 required positional argument: 'ref_dirs'"),
         ("optuna.samplers:GridSampler", "missing 1 required positional argument: 'search_space'"),
     ],
 )
