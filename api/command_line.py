@@ -329,15 +329,17 @@ def estimate(
 def show_front(directory: Path, device: str | None, as_json: bool) -> None:
     """Print a run's front as a table, or the content of ``front.json``."""
     from kneepoint.reports import RunView, front_table, summary_lines
+    from kneepoint.reports.rungs import rungs
     from kneepoint.search.front_file import device_front, read_front
     from kneepoint.search.run_directory import RunDirectory
 
     content = RunDirectory(directory).read_front()
     shown = device_front(read_front(content), device)
-    if as_json:
-        _print_json({**content, "shown": {"device": device, "ids": [candidate.id for candidate in shown]}})
-        return
     view = RunView.read(directory)
+    if as_json:
+        facts = {"shown": {"device": device, "ids": [candidate.id for candidate in shown]}}
+        _print_json({**content, **facts, "rungs": [rung.to_json() for rung in rungs(view)]})
+        return
     _print(front_table(view, device))
     for line in summary_lines(view):
         _print(line)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from kneepoint.reports.run_view import ALL_BASELINES, CandidateEntry, RunView
+from kneepoint.reports.rungs import Rung, rungs
 from kneepoint.reports.wording import (
     counted,
     difference_text,
@@ -18,11 +21,12 @@ from kneepoint.reports.wording import (
 
 
 def summary_lines(view: RunView) -> list[str]:
-    """The run in plain sentences, one a line: the search, the front, the knee.
+    """The run in plain sentences, one a line: the search, the front, the knee, what fidelities say of each other.
 
     Names from the run stand in them as they are, but for characters that a terminal would obey, which are spelled out.
     """
-    return [printable(line) for line in (_search_line(view), _front_line(view), _knee_line(view)) if line]
+    lines = [_search_line(view), _front_line(view), _knee_line(view), *(_rung_line(view, one) for one in rungs(view))]
+    return [printable(line) for line in lines if line]
 
 
 def _search_line(view: RunView) -> str:
@@ -69,6 +73,15 @@ def _drop(view: RunView, knee: CandidateEntry) -> str:
     if teacher is None:
         return ""
     return f", {difference_text(view.quality, teacher.value, knee.scores[view.quality.name].value)},"
+
+
+def _rung_line(view: RunView, rung: Rung) -> str:
+    name = view.quality.name
+    order = f"the ranks of their {name} correlate by {rung.tau:.2f} (Kendall's tau)"
+    if math.isnan(rung.tau):
+        order = f"one of the two says nothing about the order of their {name}"
+    changed = f"it changed by {view.quality.sign * rung.gain:+.4f} in the median"
+    return f"{rung.candidates} candidates were measured as {rung.lower} and as {rung.upper}: {order}, and {changed}."
 
 
 def knee_gains(view: RunView, knee: CandidateEntry) -> list[str]:

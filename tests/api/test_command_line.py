@@ -75,7 +75,8 @@ def test_inspect_refuses_what_a_search_would(command: Command, folder: Path, ove
 def test_json_is_all_there_is_on_standard_output(command: Command, finished: Path) -> None:
     done = command("front", finished, "--json")
     content = json.loads(done.out)
-    assert content == {**json.loads((finished / "front.json").read_text()), "shown": content["shown"]}
+    more = {"shown": content["shown"], "rungs": content["rungs"]}
+    assert content == {**json.loads((finished / "front.json").read_text()), **more}
     assert content["shown"] == {"device": None, "ids": content["fronts"]["all"]}
     assert done.err == ""
 

@@ -8,7 +8,7 @@ WriteRun = Callable[..., Path]
 
 
 def test_says_what_was_searched_and_what_came_out(run_directory: Path) -> None:
-    searched, front, knee = summary_lines(RunView.read(run_directory))
+    searched, front, knee, rung = summary_lines(RunView.read(run_directory))
     assert "The search for digits-resnet measured 86 trials of" in searched
     assert "(2 failed)" in searched
     assert "sampler kneepoint and seed 0" in searched
@@ -18,6 +18,7 @@ def test_says_what_was_searched_and_what_came_out(run_directory: Path) -> None:
     assert "lower than the teacher's 0.978" in knee
     assert "x faster on raspberry-pi-4b" in knee
     assert knee.endswith("x smaller.")
+    assert "measured as ptq and as recovered: the ranks of their accuracy correlate by" in rung
 
 
 def empty(content: dict[str, Any]) -> None:
@@ -26,7 +27,7 @@ def empty(content: dict[str, Any]) -> None:
 
 def test_an_empty_front(make_run: WriteRun) -> None:
     lines = summary_lines(RunView.read(make_run(front=empty)))
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[1].startswith("The front is empty")
 
 
