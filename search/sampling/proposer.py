@@ -89,13 +89,13 @@ class Proposer:
             random: Draws.
             count: How many.
         """
-        models = self._models(evidence)
-        pool, guesses = self._hopeful(evidence, models, self._pool(evidence, models, random))
-        volumes = self._missing(evidence, models, guesses, random)
+        beliefs = self._beliefs(evidence)
+        pool, guesses = self._hopeful(evidence, beliefs, self._pool(evidence, beliefs, random))
+        volumes = self._missing(evidence, beliefs, guesses, random)
         for _ in range(_REFINED):
             best = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
             pool = np.unique(np.concatenate((pool[best], self._mutants(pool[best], random))), axis=0) if best else pool
-            pool, guesses = self._hopeful(evidence, models, self._unknown(evidence, pool))
+            pool, guesses = self._hopeful(evidence, beliefs, self._unknown(evidence, pool))
         ranked = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
         finalists = _unseen(pool, ranked, identify, _FINALISTS * count)
         if not finalists:
@@ -103,61 +103,53 @@ class Proposer:
         pool, guesses = pool[finalists], guesses.of(finalists)
         if self.price is not None:
             guesses = guesses.told(self.price(pool) / self.limits)
-            volumes = self._missing(evidence, models, guesses, random)
+            volumes = self._missing(evidence, beliefs, guesses, random)
         return [(pool[row], gain) for row, gain in best_batch(volumes, guesses, count)]
 
     # --- what is known ---------------------------------------------------------------------------------------------
 
-    def _models(self, evidence: Evidence) -> list[Posterior]:
+    def _beliefs(self, evidence: Evidence) -> _Beliefs:
         rows = _most_telling(evidence, _MOST_FITTED)
         codes, losses, errors = evidence.codes[rows], evidence.losses[rows], evidence.errors[rows]
-        return [
+        models = [
             self.priced.get(column)
             or Posterior.of(self.counts, prior, codes, losses[:, column], errors[:, column], warps)
             for column, (prior, warps) in enumerate(zip(self.priors, self.warps, strict=True))
         ]
+        missed = np.asarray(~evidence.feasible[rows], np.float64)
+        if not self.hidden or not missed.any():
+            return _Beliefs(models, None, self.limits)
+        flat = Prior.flat(self.counts)
+        return _Beliefs(models, Posterior.of(self.counts, flat, codes, missed, 0 * missed, (PLAIN,)), self.limits)
 
-    def _guesses(self, evidence: Evidence, models: Sequence[Posterior], pool: Codes) -> Guesses:
-        """What is expected of settings, in units of the limits."""
-        columns = [model.predict(pool) for model in models]
-        means, spreads = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
-        return Guesses(means / self.limits, spreads / self.limits, self._chance(evidence, pool))
-
-    def _hopeful(self, evidence: Evidence, models: Sequence[Posterior], pool: Codes) -> tuple[Codes, Guesses]:
+    def _hopeful(self, evidence: Evidence, beliefs: _Beliefs, pool: Codes) -> tuple[Codes, Guesses]:
         """The settings that may well add to a front, and what is expected of them."""
-        guesses = self._guesses(evidence, models, pool)
-        front = evidence.losses[_front_rows(evidence)] / self.limits if evidence.feasible.any() else guesses.mean[:0]
-        rows = np.flatnonzero(guesses.may_add(front, self.fronts))
+        guesses = beliefs.guesses(pool)
+        rows = np.flatnonzero(guesses.may_add(self._front(evidence), self.fronts))
         return pool[rows], guesses.of(rows)
 
-    def _chance(self, evidence: Evidence, pool: Codes) -> Floats:
-        """(settings,) how probably each is feasible, as far as no limit says it."""
-        if not self.hidden or evidence.feasible.all():
-            return np.ones(len(pool))
-        rows = _most_telling(evidence, _MOST_FITTED)
-        missed = np.asarray(~evidence.feasible[rows], np.float64)
-        model = Posterior.of(
-            self.counts, Prior.flat(self.counts), evidence.codes[rows], missed, np.zeros(len(rows)), (PLAIN,)
-        )
-        return np.clip(1 - model.predict(pool)[0], _LEAST_CHANCE, 1.0)
+    def _front(self, evidence: Evidence) -> Floats:
+        """(members, losses) in units of the limits; empty while nothing is feasible."""
+        rows = _front_rows(evidence) if evidence.feasible.any() else np.zeros(0, np.int64)
+        return np.asarray(evidence.losses[rows] / self.limits)
 
     def _missing(
-        self, evidence: Evidence, models: Sequence[Posterior], guesses: Guesses, random: np.random.Generator
+        self, evidence: Evidence, beliefs: _Beliefs, guesses: Guesses, random: np.random.Generator
     ) -> list[MissingVolume]:
         """What every front lacks, less what is under way and will probably fill it."""
-        front = evidence.losses[_front_rows(evidence)] if evidence.feasible.any() else np.zeros((0, len(self.priors)))
-        volumes = [MissingVolume.of(front / self.limits, guesses, columns, random, _POINTS) for columns in self.fronts]
+        front = self._front(evidence)
+        volumes = [MissingVolume.of(front, guesses, columns, random, _POINTS) for columns in self.fronts]
         if not len(evidence.pending):
             return volumes
-        pending = self._guesses(evidence, models, evidence.pending)
+        pending = beliefs.guesses(evidence.pending)
         return [volume.without(pending) for volume in volumes]
 
     # --- what may be proposed --------------------------------------------------------------------------------------
 
-    def _pool(self, evidence: Evidence, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
+    def _pool(self, evidence: Evidence, beliefs: _Beliefs, random: np.random.Generator) -> Codes:
         """Points of drawn additive models' fronts, and neighbours of the measured front; none that was measured."""
         front = evidence.codes[_front_rows(evidence)]
-        drawn = np.unique(np.concatenate((self._swept(models, random), self._mutants(front, random))), axis=0)
+        drawn = np.unique(np.concatenate((self._swept(beliefs.losses, random), self._mutants(front, random))), axis=0)
         return self._unknown(evidence, drawn)
 
     @staticmethod
@@ -202,6 +194,28 @@ class Proposer:
         step = np.clip(codes + random.choice((-1, 1), size=codes.shape), 0, counts - 1)
         anything = np.floor(random.random(codes.shape) * counts).astype(np.int64)
         return np.asarray(np.where(random.random(codes.shape) < _STEP, step, anything), np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Beliefs:
+    """What the measurements say.
+
+    Attributes:
+        losses: A model of each.
+        missed: A model of 1 for what is infeasible and 0 for the rest; None where that is never, or said by limits.
+        limits: (losses,)
+    """
+
+    losses: Sequence[Posterior]
+    missed: Posterior | None
+    limits: Floats
+
+    def guesses(self, pool: Codes) -> Guesses:
+        """What is expected of settings, in units of the limits."""
+        columns = [model.predict(pool) for model in self.losses]
+        means, spreads = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
+        chance = np.ones(len(pool)) if self.missed is None else 1 - self.missed.predict(pool)[0]
+        return Guesses(means / self.limits, spreads / self.limits, np.clip(chance, _LEAST_CHANCE, 1.0))
 
 
 def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) -> list[int]:
