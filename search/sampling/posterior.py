@@ -150,6 +150,15 @@ class Posterior:
         scaled = prior.scaled_to(start._rows @ prior.mean, start.values)
         return replace(start, prior=replace(scaled, spread=factor * scaled.spread))
 
+    def beside(self, codes: Codes, losses: Floats) -> Posterior:
+        """With more settings, measured without error; the scale and all shares stay."""
+        return replace(
+            self,
+            codes=np.concatenate((self.codes, codes)),
+            values=np.concatenate((self.values, self.warp.forth(losses))),
+            errors=np.concatenate((self.errors, np.zeros(len(codes)))),
+        )
+
     @property
     def mean(self) -> Floats:
         """(choices of all parameters) what each is expected to contribute, on the scale."""

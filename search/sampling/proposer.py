@@ -19,7 +19,7 @@ Identify = Callable[[Codes], Hashable]
 _DRAWS, _DIRECTIONS = 6, 48
 _MUTANTS = 384
 _POINTS = 512
-_FINALISTS = 3
+_FINALISTS = 6
 """Settings that are priced exactly for each that is proposed."""
 _RANKED = 2
 """For each finalist settings that are ranked: some of them stand for what was measured already."""

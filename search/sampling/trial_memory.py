@@ -28,6 +28,8 @@ _SURE = 0.01
 _OF_COSTS = (PLAIN, RATIOS)
 _SINGLES, _RANDOM = 192, 128
 """Settings that are priced, to learn what others cost."""
+_TOLD = 256
+"""Of the settings that were priced since, the latest are remembered: they lie where the search is."""
 _BEST, _RANGE = 0.05, 0.9
 """Where losses of unknown scale lie: the best value so far, and the range of all values so far."""
 
@@ -70,6 +72,7 @@ class TrialMemory:
         self._first_seen: dict[Hashable, int] = {}
         self._measured: list[_Measured] = []
         self._fixed: Parameters = {}
+        self._told: list[tuple[Codes, Floats]] = []
 
     def read(self, study: Study, trial: FrozenTrial) -> None:
         """Take in what was begun or finished since the last time, but for ``trial`` itself."""
@@ -124,9 +127,16 @@ class TrialMemory:
             warps=[(SATURATING,) if entry else _OF_COSTS for entry in advice.saturating],
             limits=np.array(advice.limits, np.float64),
             price=self._price if advice.price is not None else None,
-            priced=self._priced,
+            priced=self._priced_now(),
             hidden=advice.hidden,
         )
+
+    def _priced_now(self) -> Mapping[int, Posterior]:
+        """The models of told losses, with the settings that were priced last beside those all over the space."""
+        if not self._told:
+            return self._priced
+        codes, losses = (np.concatenate(parts)[-_TOLD:] for parts in zip(*self._told, strict=True))
+        return {column: model.beside(codes, losses[:, column]) for column, model in self._priced.items()}
 
     @cached_property
     def _priced(self) -> Mapping[int, Posterior]:
@@ -135,6 +145,7 @@ class TrialMemory:
             return {}
         codes = self._design()
         losses = self._price(codes)
+        self._told.clear()
         flat, none = Prior.flat(self.codes.counts), np.zeros(len(codes))
         told = [column for column in range(losses.shape[1]) if np.isfinite(losses[:, column]).all()]
         return {
@@ -184,7 +195,9 @@ class TrialMemory:
     def _price(self, codes: Codes) -> Floats:
         assert self._advice is not None and self._advice.price is not None  # noqa: S101,PT018 - given where both are
         settings = [{**self._fixed, **self.codes.decode(row)} for row in codes]
-        return self._losses(self._advice.price(settings))
+        losses = self._losses(self._advice.price(settings))
+        self._told.append((codes, losses))
+        return losses
 
     def _losses(self, values: Floats) -> Floats:
         """(settings, objectives): by the job's scales, or between the best and the worst value so far."""
