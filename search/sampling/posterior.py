@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from kneepoint.search.sampling.warps import LEAST, WARPS, Warp
 
@@ -22,6 +23,8 @@ _SPREADS = (0.3, 1.0, 3.0)
 """Factors of the prior's spread that are tried."""
 _COMPARED = 128
 """Settings by which scales are compared."""
+_NOWHERE = 1e-4
+"""Places that are nearer to each other than this are one, but for rounding."""
 _NEARER = 0.3
 """Half of what is smooth reaches less far, by this factor: far from all measurements something stays unknown."""
 _TRIED: Mapping[str, Sequence[float]] = {
@@ -166,8 +169,12 @@ class Posterior:
 
     @cached_property
     def likelihood(self) -> float:
-        """Of the values, its logarithm but for a constant."""
-        return float(-0.5 * self._surprise @ self._weights - np.log(np.diag(self._root)).sum())
+        """Of the values, its logarithm but for a constant; minus infinity where rounding leaves no covariance."""
+        try:
+            determinant = np.log(np.diag(self._root)).sum()
+        except LinAlgError:
+            return -math.inf
+        return float(-0.5 * self._surprise @ self._weights - determinant)
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """The expected losses of settings, and one standard deviation of each; both (settings,)."""
@@ -201,7 +208,8 @@ class Posterior:
         contributions, base = self._expected
         best = replace(self, contributions=contributions, base=base)
         places = best._places(self.codes)
-        best = replace(best, usual=float(np.sqrt(np.median(_squared(places, places)))) or 1.0)
+        usual = float(np.sqrt(np.median(_squared(places, places))))
+        best = replace(best, usual=usual if usual > _NOWHERE else 1.0)
         for name, values in _TRIED.items():
             for value in values:
                 changes: dict[str, Any] = {name: value}

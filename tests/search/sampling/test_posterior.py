@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from kneepoint.search.sampling.posterior import Codes, Floats, Posterior, Prior
 from kneepoint.search.sampling.warps import RATIOS, SATURATING
@@ -101,3 +104,25 @@ def test_one_measurement_is_enough_to_go_on() -> None:
     mean, spread = posterior(codes, np.array([0.4])).predict(settings(5, 13))
     assert np.isfinite(mean).all()
     assert (spread > 0).all()
+
+
+def test_settings_that_contribute_the_same_are_no_trouble() -> None:
+    """Differences of 1e-10 are rounding, and no distance."""
+    codes = np.array([[2, 3, 1, 3, 2], [1, 2, 0, 2, 1], [0, 0, 0, 0, 0]])
+    losses = np.exp(np.array([-0.2974897, -0.2974897, -0.09531018]))
+    model = Posterior.of(COUNTS, Prior.flat(COUNTS), codes, losses, np.zeros(3), (RATIOS,))
+    assert np.isfinite(model.draw(np.random.default_rng(0), 3)).all()
+    assert np.isfinite(model.predict(settings(20, 14))).all()
+
+
+@examples(deadline=None, max_examples=60)
+@given(st.integers(1, 12), st.floats(1e-6, 0.95), st.floats(0.0, 0.9), st.integers(0, 1000))
+def test_any_measurements_give_finite_beliefs(count: int, level: float, width: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    codes = settings(count, seed)
+    losses = np.clip(level + width * (random.random(count) - 0.5), -0.2, 1.5)
+    model = posterior(codes, losses, error=float(random.choice((0.0, 0.01))))
+    mean, spread = model.predict(settings(10, seed + 1))
+    assert np.isfinite(mean).all()
+    assert (spread > 0).all()
+    assert np.isfinite(model.draw(random, 2)).all()
