@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -36,13 +37,29 @@ _BEST, _RANGE = 0.05, 0.9
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """A finished trial with finite values."""
+    """Finished trials with finite values: (trials,) numbers, (trials, ...) the rest."""
 
-    number: int
+    numbers: npt.NDArray[np.int64]
     codes: Codes
     values: Floats
     errors: Floats
-    feasible: bool
+    feasible: npt.NDArray[np.bool_]
+
+    @classmethod
+    def one(cls, number: int, codes: Codes, values: Floats, errors: Floats, feasible: bool) -> _Measured:
+        """A single trial."""
+        return cls(np.array([number]), codes[None], values[None], errors[None], np.array([feasible]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Measured]) -> _Measured:
+        """All of them, in order."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+    def before(self, number: int) -> _Measured:
+        """Those below a number."""
+        rows = self.numbers < number
+        return self if rows.all() else _Measured(*(column[rows] for column in vars(self).values()))
 
 
 class TrialMemory:
@@ -90,17 +107,19 @@ class TrialMemory:
 
     def evidence(self, before: int) -> Evidence | None:
         """What the trials below a number say; None if none of them has finite values."""
-        rows = [entry for entry in self._measured if entry.number < before]
-        if not rows:
+        if not self._measured:
             return None
-        values, errors = np.stack([entry.values for entry in rows]), np.stack([entry.errors for entry in rows])
-        losses = self._losses(values)
+        self._measured = [_Measured.joined(self._measured)]  # what is new beside all that was joined before
+        found = self._measured[0].before(before)
+        if not len(found.numbers):
+            return None
+        losses, errors = self._losses(found.values), found.errors
         pending = [codes for number, codes in self._open.items() if number < before and codes is not None]
         return Evidence(
-            codes=np.stack([entry.codes for entry in rows]),
+            codes=found.codes,
             losses=losses,
-            errors=np.abs(self._losses(values + errors) - losses) if errors.any() else np.zeros_like(losses),
-            feasible=np.array([entry.feasible for entry in rows], np.bool_),
+            errors=np.abs(self._losses(found.values + errors) - losses) if errors.any() else np.zeros_like(losses),
+            feasible=found.feasible,
             pending=np.stack(pending) if pending else np.zeros((0, len(self.codes.names)), np.int64),
         )
 
@@ -177,7 +196,7 @@ class TrialMemory:
             feasible = all(value <= 0.0 for value in entry.constraints.values())
             errors = entry.user_attrs.get(STANDARD_ERRORS) or [None] * len(values)
             known = np.array([error or 0.0 for error in errors], np.float64)
-            self._measured.append(_Measured(entry.number, codes, values, known, feasible))
+            self._measured.append(_Measured.one(entry.number, codes, values, known, feasible))
 
     def _prior(self, known: Mapping[str, Sequence[float]]) -> Prior:
         """Contributions by name as a prior; a choice of which nothing is known may be anything."""
@@ -207,7 +226,7 @@ class TrialMemory:
                 losses[:, column] = [scale(value) for value in values[:, column].tolist()]
             return losses
         signed = values * self._signs
-        known = np.stack([entry.values for entry in self._measured]) * self._signs
+        known = np.concatenate([part.values for part in self._measured]) * self._signs
         low, span = known.min(axis=0), np.ptp(known, axis=0)
         return np.asarray(_BEST + _RANGE * (signed - low) / np.where(span > 0, span, 1.0))
 
