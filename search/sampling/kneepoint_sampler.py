@@ -68,24 +68,29 @@ class KneepointSampler(BaseSampler):
         self.expected_gain = float("inf")
         self._random = RandomSampler(seed)
         self._space = IntersectionSearchSpace()
+        self._shared: dict[str, BaseDistribution] = {}
+        self._shared_for = -1
         self._memory: TrialMemory | None = None
         self._chosen: list[Codes] = []
         self._chosen_for = self._last_number = -1
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share and that have a choice."""
-        del trial
-        return {name: entry for name, entry in self._space.calculate(study).items() if not entry.single()}
+        """The parameters that all trials share that had finished when the batch began, and that have a choice."""
+        first = self._first_of_batch(trial)
+        if self._shared_for != first or not self._shared:
+            found = self._space.calculate(study)
+            self._shared = {name: entry for name, entry in found.items() if not entry.single()}
+            self._shared_for = first
+        return self._shared
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Parameters:
         """The next of the chosen settings, or nothing while anchors and random settings are due."""
-        place = trial.number - len(self.anchors) - self.random_trials
-        if not search_space or place < 0:
+        first = self._first_of_batch(trial)
+        if not search_space or first < len(self.anchors) + self.random_trials:
             return {}
         memory = self._memory_of(study, trial, search_space)
-        first = trial.number - place % self.batch
         if self._chosen_for != first:
             self._chosen = self._proposals(memory, first)
             self._chosen_for = first
@@ -119,8 +124,13 @@ class KneepointSampler(BaseSampler):
         self.seed = int(np.random.default_rng().integers(2**31))
 
     def _forget(self) -> None:
-        self._space, self._memory = IntersectionSearchSpace(), None
+        self._space, self._memory, self._shared = IntersectionSearchSpace(), None, {}
         self._chosen, self._chosen_for = [], -1
+
+    def _first_of_batch(self, trial: FrozenTrial) -> int:
+        """The number of the trial that the batch of this one begins with; its own before there are batches."""
+        place = trial.number - len(self.anchors) - self.random_trials
+        return trial.number - place % self.batch if place >= 0 else trial.number
 
     def _memory_of(self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> TrialMemory:
         """The trials until now."""

@@ -93,6 +93,7 @@ class Posterior:
         reach: Length scale of what is smooth of it, in units of ``usual``.
         rough: Standard deviation of what is not smooth of it, over that of what is.
         usual: The median distance of two places.
+        gram: The covariance of the measured settings' sums, which many may share; None to compute it when it is needed.
     """
 
     counts: tuple[int, ...]
@@ -107,6 +108,7 @@ class Posterior:
     reach: float = 1.0
     rough: float = 0.3
     usual: float = 1.0
+    gram: Floats | None = None
 
     @classmethod
     def of(
@@ -160,6 +162,7 @@ class Posterior:
             codes=np.concatenate((self.codes, codes)),
             values=np.concatenate((self.values, self.warp.forth(losses))),
             errors=np.concatenate((self.errors, np.zeros(len(codes)))),
+            gram=None,
         )
 
     @property
@@ -206,7 +209,7 @@ class Posterior:
     def _smoothed(self) -> Posterior:
         """The most likely one with a smooth rest, at places that this one's contributions give."""
         contributions, base = self._expected
-        best = replace(self, contributions=contributions, base=base)
+        best = replace(self, contributions=contributions, base=base, gram=self._gram)
         places = best._places(self.codes)
         usual = float(np.sqrt(np.median(_squared(places, places))))
         best = replace(best, usual=usual if usual > _NOWHERE else 1.0)
@@ -219,9 +222,13 @@ class Posterior:
     @cached_property
     def _root(self) -> Floats:
         """The Cholesky factor of the measured settings' covariance."""
-        rows = self._rows
-        covariance = (rows * self.prior.spread**2) @ rows.T + self._rest
-        return np.asarray(cholesky(covariance, lower=True, check_finite=False))
+        return np.asarray(cholesky(self._gram + self._rest, lower=True, check_finite=False))
+
+    @cached_property
+    def _gram(self) -> Floats:
+        if self.gram is not None:
+            return self.gram
+        return np.asarray((self._rows * self.prior.spread**2) @ self._rows.T)
 
     @cached_property
     def _rest(self) -> Floats:

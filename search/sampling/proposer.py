@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +17,16 @@ from kneepoint.search.sampling.warps import PLAIN, Warp
 Price = Callable[[Codes], Floats]
 """(settings, parameters) to (settings, losses), NaN in losses that only a measurement tells."""
 Identify = Callable[[Codes], Hashable]
-_DRAWS, _DIRECTIONS = 6, 48
-_MUTANTS = 384
-_POINTS = 512
+_DRAWS, _DIRECTIONS = 6, 32
+_MUTANTS = 256
+_POINTS = 384
 _FINALISTS = 6
 """Settings that are priced exactly for each that is proposed."""
 _RANKED = 2
 """For each finalist settings that are ranked: some of them stand for what was measured already."""
 _REFINED = 1
 """How often the best of the pool are changed once more."""
-_MOST_FITTED = 256
+_MOST_FITTED = 160
 _LEAST_CHANCE = 0.02
 _WIDEST = 4.0
 """Weights of losses differ by up to exp(8)."""
@@ -52,6 +53,17 @@ class Evidence:
     errors: Floats
     feasible: npt.NDArray[np.bool_]
     pending: Codes
+
+    @cached_property
+    def front(self) -> npt.NDArray[np.int64]:
+        """Rows that no other dominates, of the feasible ones where there are any."""
+        rows = np.flatnonzero(self.feasible) if self.feasible.any() else np.arange(len(self.codes))
+        return np.asarray(rows[non_dominated(self.losses[rows])], np.int64)
+
+    @cached_property
+    def known(self) -> frozenset[bytes]:
+        """The settings that were measured, or are."""
+        return frozenset(row.tobytes() for row in (*self.codes, *self.pending))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +104,16 @@ class Proposer:
         beliefs = self._beliefs(evidence)
         pool, guesses = self._hopeful(evidence, beliefs, self._pool(evidence, beliefs, random))
         volumes = self._missing(evidence, beliefs, guesses, random)
+        finalists = count if self.price is None else _FINALISTS * count
         for _ in range(_REFINED):
-            best = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
+            best = [row for row, _ in best_batch(volumes, guesses, _RANKED * finalists)]
             pool = np.unique(np.concatenate((pool[best], self._mutants(pool[best], random))), axis=0) if best else pool
             pool, guesses = self._hopeful(evidence, beliefs, self._unknown(evidence, pool))
-        ranked = [row for row, _ in best_batch(volumes, guesses, _RANKED * _FINALISTS * count)]
-        finalists = _unseen(pool, ranked, identify, _FINALISTS * count)
-        if not finalists:
+        ranked = [row for row, _ in best_batch(volumes, guesses, _RANKED * finalists)]
+        chosen = _unseen(pool, ranked, identify, finalists)
+        if not chosen:
             return []
-        pool, guesses = pool[finalists], guesses.of(finalists)
+        pool, guesses = pool[chosen], guesses.of(chosen)
         if self.price is not None:
             guesses = guesses.told(self.price(pool) / self.limits)
             volumes = self._missing(evidence, beliefs, guesses, random)
@@ -130,7 +143,7 @@ class Proposer:
 
     def _front(self, evidence: Evidence) -> Floats:
         """(members, losses) in units of the limits; empty while nothing is feasible."""
-        rows = _front_rows(evidence) if evidence.feasible.any() else np.zeros(0, np.int64)
+        rows = evidence.front if evidence.feasible.any() else np.zeros(0, np.int64)
         return np.asarray(evidence.losses[rows] / self.limits)
 
     def _missing(
@@ -148,14 +161,13 @@ class Proposer:
 
     def _pool(self, evidence: Evidence, beliefs: _Beliefs, random: np.random.Generator) -> Codes:
         """Points of drawn additive models' fronts, and neighbours of the measured front; none that was measured."""
-        front = evidence.codes[_front_rows(evidence)]
+        front = evidence.codes[evidence.front]
         drawn = np.unique(np.concatenate((self._swept(beliefs.losses, random), self._mutants(front, random))), axis=0)
         return self._unknown(evidence, drawn)
 
     @staticmethod
     def _unknown(evidence: Evidence, pool: Codes) -> Codes:
-        known = {row.tobytes() for row in (*evidence.codes, *evidence.pending)}
-        return pool[[row.tobytes() not in known for row in pool]]
+        return pool[[row.tobytes() not in evidence.known for row in pool]]
 
     def _swept(self, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
         """Minima of weighted sums of losses: additive, so that every parameter is chosen alone (Shoham & Gersho 1988).
@@ -228,11 +240,6 @@ def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) ->
         if name is not None:
             found.setdefault(name, row)
     return list(found.values())
-
-
-def _front_rows(evidence: Evidence) -> npt.NDArray[np.int64]:
-    rows = np.flatnonzero(evidence.feasible) if evidence.feasible.any() else np.arange(len(evidence.codes))
-    return np.asarray(rows[non_dominated(evidence.losses[rows])], np.int64)
 
 
 def _most_telling(evidence: Evidence, most: int) -> npt.NDArray[np.int64]:

@@ -125,7 +125,9 @@ class TrialMemory:
 
     def identify(self, codes: Codes, before: int) -> Hashable:
         """What a setting stands for; None where a trial below a number has one that stands for the same."""
-        identity = self._identify({**self._fixed, **self.codes.decode(codes)})
+        identity: Hashable = codes.tobytes()
+        if self._identity is not None:
+            identity = self._identity({**self._fixed, **self.codes.decode(codes)})
         return None if self._first_seen.get(identity, before) < before else identity
 
     def anything(self, random: np.random.Generator, count: int) -> Codes:
@@ -184,7 +186,7 @@ class TrialMemory:
 
     def _take(self, entry: FrozenTrial) -> None:
         codes = self.codes.encode([entry.params])[0]
-        identity = self._identify(entry.params)
+        identity = codes.tobytes() if self._identity is None else self._identity(entry.params)
         self._first_seen[identity] = min(entry.number, self._first_seen.get(identity, entry.number))
         if not entry.state.is_finished():
             self._open[entry.number] = codes
@@ -229,8 +231,3 @@ class TrialMemory:
         known = np.concatenate([part.values for part in self._measured]) * self._signs
         low, span = known.min(axis=0), np.ptp(known, axis=0)
         return np.asarray(_BEST + _RANGE * (signed - low) / np.where(span > 0, span, 1.0))
-
-    def _identify(self, parameters: Mapping[str, Any]) -> Hashable:
-        if self._identity is not None:
-            return self._identity(parameters)
-        return tuple(parameters[name] for name in self.codes.names)
