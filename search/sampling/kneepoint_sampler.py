@@ -33,7 +33,8 @@ class KneepointSampler(BaseSampler):
     those that are expected to add most to the fronts, together, are proposed, a batch at a time.
 
     What is proposed depends on the seed, the trial's number and the trials before its batch alone, so a sampler built
-    anew on the same study goes on in the same way. It works in any Optuna study, with any number of objectives; advice
+    anew on the same study goes on in the same way (but for advice with prices: those that were asked for before are
+    remembered, and have to be asked for again). It works in any Optuna study, with any number of objectives; advice
     makes it better.
 
     Args:
