@@ -176,7 +176,7 @@ def _bars(found: Sequence[Verdict]) -> list[tuple[str, bool, str]]:
         (
             f"in at most {CLOCK_SHARE:.0%} of its wall-clock, every problem",
             all(share <= CLOCK_SHARE for share in shares),
-            ", ".join(f"{share:.1%}" for share in shares),
+            ", ".join(map(_share, shares)),
         ),
         (
             f"after {SHORT} evaluations {MARGIN - 1:.0%} above the best rival, or at {OF_TRUE:.0%} of the true front",
@@ -196,8 +196,8 @@ def _problems(found: Sequence[Verdict]) -> list[str]:
         name, volume, evaluations = one.best
         ours, theirs = one.at_short
         lines.append(
-            f"| {one.name} | {name} | {volume:.4f} | {evaluations} | {_shown(one.equivalents)} | {one.clock_share:.1%} "
-            f"| {_volume(ours)} | {_volume(theirs)} | {_volume(one.true)} |"
+            f"| {one.name} | {name} | {volume:.4f} | {evaluations} | {_shown(one.equivalents)} "
+            f"| {_share(one.clock_share)} | {_volume(ours)} | {_volume(theirs)} | {_volume(one.true)} |"
         )
     return lines
 
@@ -233,6 +233,10 @@ def _ablations(found: Sequence[Verdict]) -> list[str]:
 
 def _shown(value: float) -> str:
     return "never" if value == float("inf") else f"{value:.0f}"
+
+
+def _share(value: float) -> str:
+    return "never" if value == float("inf") else f"{value:.1%}"
 
 
 def _volume(value: float | None) -> str:

@@ -10,9 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.search_methods import OURS, RIVALS
+
 if TYPE_CHECKING:
     from benchmarks.search_page import Curve
 
+METHODS = (OURS, *RIVALS)
 _COLUMNS = 3
 _PANEL = (4.6, 3.4)  # inches
 _QUARTILES = (25, 75)
@@ -32,12 +35,14 @@ def draw(problems: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
         _draw_curves(panel, curves)
         panel.set(title=name, xscale="log", xlabel="evaluation-equivalents", ylabel="hypervolume")
         panel.grid(visible=True, alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
+    drawn = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 
 def _draw_curves(panel: Axes, curves: Mapping[str, Curve]) -> None:
-    for place, (method, curve) in enumerate(curves.items()):
+    for method, curve in curves.items():
+        place = METHODS.index(method)
         across, color = np.median(curve.equivalents, axis=0), "black" if place == 0 else f"C{place - 1}"
         median, (low, high) = np.median(curve.volumes, axis=0), np.percentile(curve.volumes, _QUARTILES, axis=0)
         panel.plot(across, median, label=method, color=color, linewidth=2.4 if place == 0 else 1.2)
