@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 18
 
-demo: $(STAMP) ## Run the main job on scikit-learn's digits (about 5 minutes)
+demo: $(STAMP) ## Run the main job on scikit-learn's digits (about 6 minutes)
 	@echo "==> kneepoint quickstart --out $(OUT)"
 	@$(BIN)/kneepoint quickstart --out $(OUT)
 
