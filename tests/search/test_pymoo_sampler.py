@@ -71,10 +71,12 @@ def test_trials_beyond_a_population_that_is_being_measured_are_random() -> None:
 
 def test_a_job_names_one_by_its_class(joint: JointSpace) -> None:
     sampler = sampler_named("pymoo.algorithms.moo.nsga2:NSGA2", joint, 0)
+    assert isinstance(sampler, PymooSampler)
     study = optuna.create_study(sampler=sampler, directions=["minimize"])
     for _ in range(3):
         trial = study.ask(dict(joint.distributions))
-        study.tell(trial, float(len(joint.policy(trial.params).layers)))
+        assert joint.policy(trial.params).id
+        study.tell(trial, float(len(trial.params)))
 
 
 def test_an_algorithm_is_told_from_other_classes() -> None:
