@@ -13,6 +13,8 @@ from kneepoint.search.progress import Progress
 from kneepoint.search.sampling.advice import Advice, Floats, Settings
 from kneepoint.search.sampling.sensitivity import sensitivities
 from kneepoint.search.trials import Trials
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import InputError
 
 _LEAST_LIMIT = 1e-3
 
@@ -81,8 +83,15 @@ class Prices:
     def _price(self, parameters: Mapping[str, Any]) -> Sequence[float]:
         policy = self._job.space.policy(parameters)
         if policy.id not in self._known:
-            view = View(self._job.task, policy, self._job.space.network_of(policy), None, None)
-            self._known[policy.id] = [
-                entry.score(view).value if entry.predicted else np.nan for entry in self._job.objectives
-            ]
+            self._known[policy.id] = self._scored(policy)
         return self._known[policy.id]
+
+    def _scored(self, policy: Policy) -> list[float]:
+        """Nothing is told of a policy that cannot be priced: the evaluator finds out why, if it is ever proposed."""
+        view = View(self._job.task, policy, self._job.space.network_of(policy), None, None)
+        try:
+            return [entry.score(view).value if entry.predicted else np.nan for entry in self._job.objectives]
+        except InputError:
+            raise  # the job is wrong, not the candidate
+        except Exception:  # a bad candidate must not end the search
+            return [np.nan] * len(self._job.objectives)

@@ -158,7 +158,11 @@ class TrialMemory:
             return self._priced
         codes, losses = (np.concatenate(parts)[-_TOLD:] for parts in zip(*self._told, strict=True))
         self._told = [(codes, losses)]
-        return {column: model.beside(codes, losses[:, column]) for column, model in self._priced.items()}
+        known = np.isfinite(losses)
+        return {
+            column: model.beside(codes[known[:, column]], losses[known[:, column], column])
+            for column, model in self._priced.items()
+        }
 
     @cached_property
     def _priced(self) -> Mapping[int, Posterior]:
@@ -168,11 +172,13 @@ class TrialMemory:
         codes = self._design()
         losses = self._price(codes)
         self._told.clear()
-        flat, none = Prior.flat(self.codes.counts), np.zeros(len(codes))
-        told = [column for column in range(losses.shape[1]) if np.isfinite(losses[:, column]).all()]
-        return {
-            column: Posterior.of(self.codes.counts, flat, codes, losses[:, column], none, _OF_COSTS) for column in told
-        }
+        flat, models = Prior.flat(self.codes.counts), {}
+        for column, told in enumerate(losses.T):
+            known = np.isfinite(told)
+            if known.any():
+                none = np.zeros(int(known.sum()))
+                models[column] = Posterior.of(self.codes.counts, flat, codes[known], told[known], none, _OF_COSTS)
+        return models
 
     def _design(self) -> Codes:
         """Every single change of the setting with all last choices, some of them if they are many; and random ones."""

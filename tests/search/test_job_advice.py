@@ -49,6 +49,20 @@ def test_prices_are_the_objectives_own_scores(joint: JointSpace, tmp_path: Path)
         assert row[1:].tolist() == [values["latency_ms@raspberry-pi-4b"], values["size_mb"]]
 
 
+def test_a_policy_that_cannot_be_priced_tells_nothing_and_ends_nothing(
+    joint: JointSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = trials_of(joint, tmp_path)
+    price = advice_of(trials, Progress()).price
+    assert price is not None
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(Size, "score", fail)
+    assert np.isnan(price(anchors(joint)[:1])).all()
+
+
 def test_limits_are_those_of_the_constraints(joint: JointSpace, tmp_path: Path) -> None:
     constraints = ["accuracy_drop <= 0.05", "size_mb <= 0.001", "latency_ms@raspberry-pi-4b >= 0"]
     trials = trials_of(joint, tmp_path, constraints=constraints)

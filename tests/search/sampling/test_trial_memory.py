@@ -121,6 +121,21 @@ def test_a_prior_takes_what_is_known_by_index_and_leaves_the_rest_open() -> None
     assert len(set(cost.spread.tolist())) == 1
 
 
+def test_what_some_settings_cost_is_learned_where_others_have_no_price() -> None:
+    def price(settings: Any) -> Any:
+        told = [float(entry["bits"]) if entry["kind"] == "a" else np.nan for entry in settings]
+        return np.array([[np.nan, value] for value in told])
+
+    advice = Advice(ADVICE.scales, ADVICE.fronts, ADVICE.saturating, ADVICE.contributions, ADVICE.limits, price=price)
+    memory = memory_of(study_of((0.9, 5.0)), advice)
+    first = memory.proposer()
+    assert first.priced.keys() == {1}
+    assert first.price is not None
+    first.price(np.array([[0, 0], [3, 1]]))
+    expected, _ = memory.proposer().priced[1].predict(np.array([[2, 0]]))
+    assert expected[0] == pytest.approx(0.2, abs=0.05)
+
+
 def test_prices_are_losses_and_unknown_ones_stay_unknown() -> None:
     def price(settings: Any) -> Any:
         return np.array([[np.nan, float(entry["bits"])] for entry in settings])
