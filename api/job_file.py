@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,11 @@ class SpaceSection(_Section):
 
 
 class TrainingSection(_Section):
-    """How students are trained and compressed networks recover."""
+    """How students are trained and compressed networks recover.
+
+    ``full_steps`` asks for a last fidelity: the best of the recovered networks, trained for so many steps as they were
+    for ``recovery_steps``.
+    """
 
     student_steps: int = Field(default=CompressionSettings().student.steps, ge=1)
     student_learning_rate: float = Field(default=CompressionSettings().student.learning_rate, gt=0)
@@ -61,24 +66,27 @@ class TrainingSection(_Section):
     calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
     importance: Importance = CompressionSettings().importance
     pruning_steps: int = Field(default=CompressionSettings().pruning_steps, ge=1)
+    full_steps: int | None = Field(default=None, ge=1)
 
     def settings(self, quantization: QuantizationSettings) -> CompressionSettings:
         """As the compressor takes them."""
+        recovery = Distillation(
+            self.recovery_steps,
+            self.recovery_learning_rate,
+            self.recovery_temperature,
+            self.recovery_alpha,
+            self.recovery_weight_decay,
+        )
         return CompressionSettings(
             Distillation(
                 self.student_steps, self.student_learning_rate, self.temperature, self.alpha, self.weight_decay
             ),
-            Distillation(
-                self.recovery_steps,
-                self.recovery_learning_rate,
-                self.recovery_temperature,
-                self.recovery_alpha,
-                self.recovery_weight_decay,
-            ),
+            recovery,
             self.calibration_samples,
             quantization,
             self.importance,
             self.pruning_steps,
+            None if self.full_steps is None else replace(recovery, steps=self.full_steps),
         )
 
 

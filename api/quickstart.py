@@ -33,9 +33,9 @@ JOB: dict[str, Any] = {
         },
     },
     "objectives": ["accuracy", "latency_ms@raspberry-pi-4b", "latency_ms@x86-server", "size_mb"],
-    "constraints": ["accuracy_drop <= 0.0175"],
+    "constraints": ["accuracy_drop <= 0.015"],
     "sampler": "kneepoint",
-    "trials": 120,
+    "trials": 100,
     "seed": 0,
     "threads": 1,
     "training": {

@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from benchmarks.search_problems import REAL, TABULAR, Problem, problem_named
 from kneepoint.search.pareto import hypervolume, non_dominated
 
 RESULTS = Path(__file__).parent / "results" / "search_efficiency.json"
-POINTS = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 200, 250, 300, 400, 500, 700, 1000)
+POINTS = (2, 4, 6, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 150, 200, 250, 300, 400, 500, 700, 1000)
 """Evaluations at which the hypervolume is kept."""
 TABLE_SEEDS, REAL_SEEDS = 5, 3
 ABLATION_EVALUATIONS = 100
@@ -116,17 +116,20 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true", help="the tabular problems alone")
     parser.add_argument("--page", action="store_true", help="measure nothing")
     parser.add_argument("--seeds", type=int, help="the first seeds alone")
+    parser.add_argument("--ours", action="store_true", help="the default sampler and its ablations alone")
     parser.add_argument("--cache", type=Path, default=platformdirs.user_cache_path("kneepoint") / "search_efficiency")
     options = parser.parse_args()
     names = options.only or (TABULAR if options.tables else (*TABULAR, *REAL))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in () if options.page else names:
-        _measure_missing(name, results, options.cache, options.seeds)
+        wanted = [run for run in runs(name) if options.seeds is None or run.seed < options.seeds]
+        wanted = [run for run in wanted if not options.ours or run.method in ABLATIONS]
+        _measure_missing(name, wanted, results, options.cache)
     return write_page(results)
 
 
-def _measure_missing(name: str, results: dict[str, Any], cache: Path, seeds: int | None) -> None:
-    missing = [run for run in runs(name) if run.key not in results and (seeds is None or run.seed < seeds)]
+def _measure_missing(name: str, wanted: Sequence[Run], results: dict[str, Any], cache: Path) -> None:
+    missing = [run for run in wanted if run.key not in results]
     if not missing:
         return
     problem = problem_named(name, cache)

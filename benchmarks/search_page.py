@@ -42,12 +42,18 @@ class Curve:
 
     @classmethod
     def of(cls, results: Sequence[Mapping[str, Any]]) -> Curve:
-        """Of the seeds' raw results, as far as all of them went."""
-        points = min(len(entry["evaluations"]) for entry in results)
+        """Of the seeds' raw results, where all of them were looked at."""
+        evaluations = sorted(set.intersection(*(set(entry["evaluations"]) for entry in results)))
         each = statistics.median(entry["evaluation_seconds"] for entry in results)
-        evaluations = results[0]["evaluations"][:points]
-        seconds = np.array([entry["seconds"][:points] for entry in results])
-        volumes = np.array([entry["hypervolume"][:points] for entry in results])
+        seconds, volumes = (
+            np.array(
+                [
+                    [dict(zip(entry["evaluations"], entry[key], strict=True))[at] for at in evaluations]
+                    for entry in results
+                ]
+            )
+            for key in ("seconds", "hypervolume")
+        )
         return cls(evaluations, volumes, np.array(evaluations) + seconds / each, each)
 
     def volume_at(self, evaluations: int) -> float | None:

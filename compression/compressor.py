@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from kneepoint.compression.batch_norm import fold, reestimate
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
-from kneepoint.compression.distillation import distill
+from kneepoint.compression.distillation import Distillation, distill
 from kneepoint.compression.equalization import equalize
 from kneepoint.compression.prepared import PreparedNetwork, quantizable
 from kneepoint.compression.pruning import Ranker, first_pairs, kept_channels, prune_in_stages, ranker
@@ -91,6 +91,7 @@ class Compressor:
         self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
         self._prepared: OrderedDict[tuple[Any, ...], PreparedNetwork] = OrderedDict()
         self._calibration: list[Any] | None = None
+        self._always_reestimates = False
 
     def compress(self, policy: Policy, report: Report | None = None) -> CompressedNetwork:
         """The network of ``policy``, without training (other than its student's, the first time).
@@ -102,18 +103,21 @@ class Compressor:
         """
         return _quantized(policy, self._prepare(policy, report))
 
-    def recover(self, compressed: CompressedNetwork, report: Report | None = None) -> CompressedNetwork:
-        """``compressed`` after a short distillation through its own quantizers.
+    def recover(
+        self, compressed: CompressedNetwork, report: Report | None = None, training: Distillation | None = None
+    ) -> CompressedNetwork:
+        """``compressed`` after a distillation through its own quantizers: the settings' recovery, or another.
 
         Activation ranges are those of the network with its weights rounded. From then on the scales stay, so that the
         weights settle on the grid they will be stored on.
         """
+        training = training or self.settings.recovery
         if self.settings.pruning_steps > 1 and compressed.kept:
             compressed = self._pruned_in_stages(compressed.policy, report)
         compressed = self._recalibrated(compressed)
         trained = trainable_simulation(compressed.network, compressed.folded, compressed.plan)
         seed = digest_seed("recover", compressed.policy.id, self.seed)
-        distill(self.task, trained, self.settings.recovery, seed, _progress(report, "recovering"))
+        distill(self.task, trained, training, seed, _progress(report, "recovering"))
         learned = dict(trained.named_parameters())
         return replace(compressed, tensors={**compressed.state, **{k: v.detach() for k, v in learned.items()}})
 
@@ -133,6 +137,18 @@ class Compressor:
             self.store.store(key, stored)
         _load(network.graph_module, stored, name)
         return network
+
+    def sketching(self, samples: int) -> Compressor:
+        """One for a quick look: it calibrates on fewer samples, and re-estimates the teacher's BatchNorms on them, too.
+
+        So what it makes differs from its teacher by the policy alone. What it makes is not what is shipped.
+        """
+        fewer = replace(self.settings, calibration_samples=min(samples, self.settings.calibration_samples))
+        other = Compressor(self.space, self.store, self.seed, fewer)
+        self._source(Policy.build(), None)
+        other._sources = self._sources.copy()
+        other._always_reestimates = True
+        return other
 
     def __getstate__(self) -> dict[str, object]:
         """Without what another process computes again: graph modules do not survive pickling."""
@@ -178,7 +194,8 @@ class Compressor:
         if key not in self._prepared:
             source = self._source(policy, report)
             kept = kept_channels(source.network, policy, source.ranking) if policy.keep_of else {}
-            folded, observed = self._cut(source, kept, source.tensors) if kept else (source.folded, {})
+            changed = bool(kept) or self._always_reestimates
+            folded, observed = self._cut(source, kept, source.tensors) if changed else (source.folded, {})
             self._prepared[key] = self._equalized(source, folded, kept, observed)
         self._prepared[key].network.check(policy)
         self._prepared.move_to_end(key)

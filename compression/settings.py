@@ -46,6 +46,7 @@ class CompressionSettings:
         quantization: How floats become integers.
         importance: What decides which channels stay; one of :data:`kneepoint.spaces.ranking.IMPORTANCES`.
         pruning_steps: Stages in which a recovered network is pruned, with training between them; 1 prunes at once.
+        full: How the best of the recovered networks are trained to their end, from compression on; None for not at all.
     """
 
     student: Distillation = STUDENT_TRAINING
@@ -54,3 +55,4 @@ class CompressionSettings:
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
     importance: Importance = "taylor"
     pruning_steps: int = 1
+    full: Distillation | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Format = Literal["fp32", "uint8", "uint16"]
@@ -252,6 +253,11 @@ class OperatorTable:
         return sum(constant.executed_bytes for constant in self.constants)
 
     @property
+    def unattached_bytes(self) -> int:
+        """Bytes of the constants that no layer has: norms, positions and the like."""
+        return FP32_BYTES * max(self.parameters - self.layer_parameters, 0)
+
+    @cached_property
     def constants(self) -> tuple[Weight | Bias, ...]:
         """The constants of its layers, those of one name once."""
         layers = [constant for operator in self.operators for constant in (operator.weight, operator.bias) if constant]

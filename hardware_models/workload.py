@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kneepoint.hardware_models.fusion import fuse
 from kneepoint.hardware_models.kernels import FORMATS, GEOMETRY, KERNEL_KINDS, LAYOUTS, Kernel
 from kneepoint.hardware_models.liveness import Buffers
-from kneepoint.hardware_models.operators import FP32_BYTES, OperatorTable
+from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.surroundings import surroundings
 
 KIND_CODES = {kind: code for code, kind in enumerate(KERNEL_KINDS)}
@@ -78,7 +78,6 @@ class Workload:
     def of_kernels(cls, table: OperatorTable, kernels: Sequence[Kernel]) -> Workload:
         """The workload of ``kernels``, which were made of ``table``."""
         buffers = Buffers.of(table, kernels)
-        unattached = FP32_BYTES * max(table.parameters - table.layer_parameters, 0)  # norms, positions and the like
         return cls(
             names=tuple(kernel.name for kernel in kernels),
             functions=tuple(kernel.function for kernel in kernels),
@@ -92,8 +91,8 @@ class Workload:
             elements=_column([kernel.elements for kernel in kernels]),
             geometry=np.array([kernel.geometry for kernel in kernels], np.int64).reshape(-1, len(GEOMETRY)),
             surroundings=surroundings(kernels),
-            storage_bytes=table.storage_bytes + unattached,
-            resident_bytes=table.resident_bytes + unattached,
+            storage_bytes=table.storage_bytes + table.unattached_bytes,
+            resident_bytes=table.resident_bytes + table.unattached_bytes,
             parameters=table.parameters,
             peak_activation_bytes=int(buffers.alive().max(initial=0)),
             sparse={row: kernel.sparsity for row, kernel in enumerate(kernels) if kernel.sparsity != "dense"},

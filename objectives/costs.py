@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.devices import load_device
-from kneepoint.hardware_models.workload import Workload
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
 from kneepoint.tasks.errors import ObjectiveError
@@ -84,7 +83,7 @@ class Size(Objective):
 
     def score(self, view: View) -> Score:
         """The stored size."""
-        return Score(Workload.of(view.table).storage_bytes / 1e6)  # which counts norms, too; it is the same everywhere
+        return Score((view.table.storage_bytes + view.table.unattached_bytes) / 1e6)
 
 
 class Parameters(Objective):

@@ -34,6 +34,11 @@ class Scale:
         """Where ``value`` lies between ideal (0) and worst (1); it may lie beyond either."""
         return (self.ideal - value) / (self.ideal - self.worst)
 
+    @property
+    def span(self) -> float:
+        """The distance between ideal and worst; above 0."""
+        return abs(self.ideal - self.worst)
+
 
 class Objective(ABC):
     """One thing to maximize or minimize.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from kneepoint.reports.run_view import ALL_BASELINES, CandidateEntry, PolicyEntry, RunView, Scores
+from kneepoint.reports.run_view import ALL, ALL_BASELINES, CandidateEntry, PolicyEntry, RunView, Scores
 from kneepoint.reports.strips import BIT_COLORS, bits_strip, kept_strip
 from kneepoint.reports.wording import (
     column_decimals,
@@ -20,6 +20,7 @@ from kneepoint.reports.wording import (
 )
 
 _MOST_FAILURES = 200
+_MOST_ALIKE = 3
 
 
 def safe(text: str) -> str:
@@ -35,15 +36,25 @@ def front_table_html(view: RunView) -> str:
     tested = any(member.test for member in members)
     heads = [("candidate", ""), ("student", ""), *_POLICY_HEADS, *_score_heads(view)]
     heads += [(f"test {view.quality.name}", "number")] if tested else []
+    alike = view.front.alike.get(ALL, {})
+    heads += [("not told apart from", "")] if alike else []
     places = _places(view, members)
     rows = []
     for member in members:
         cells = [_id_cell(view, member), _cell(safe(member.policy.architecture)), *_policy_cells(view, member.policy)]
         cells += _score_cells(view, member.scores, places)
         cells += [_test_cell(view, member)] if tested else []
+        cells += [_alike_cell(alike.get(member.id, []))] if alike else []
         cells.append(_cell(safe(member.fidelity)))
         rows.append(_row(member, "knee" if member is view.knee else "", cells))
     return _table([*heads, ("fidelity", "")], rows, "The front, best first") + _bits_legend(view, members)
+
+
+def _alike_cell(others: Sequence[str]) -> str:
+    """The first few of the members that two standard errors do not tell from this one."""
+    shown = [f"<code>{safe(short_id(one))}</code>" for one in others[:_MOST_ALIKE]]
+    more = len(others) - len(shown)
+    return _cell(", ".join(shown) + (f" and {more} more" if more > 0 else ""))
 
 
 def baselines_html(view: RunView) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -94,6 +94,8 @@ class TrialEntry(Entry):
         seconds: How long it took.
         error: Why it failed; None for one that did not.
         baseline: The baseline it belongs to; None for a trial of the search.
+        parameters: The choice of every parameter of the sampler; None for what it did not propose.
+        samples: Of the validation data, where the trial was stopped after the first of them; None for all.
     """
 
     id: str
@@ -105,6 +107,8 @@ class TrialEntry(Entry):
     worker: str = ""
     error: str | None = None
     baseline: str | None = None
+    parameters: dict[str, int | str] | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def failed(self) -> bool:
@@ -167,13 +171,19 @@ class BaselineEntry(Entry):
 
 
 class FrontFile(Entry):
-    """The whole of ``front.json``; its references to objectives and candidates are checked."""
+    """The whole of ``front.json``; its references to objectives and candidates are checked.
+
+    Attributes:
+        fronts: Ids of the members, by device and over all objectives.
+        alike: By front, for each member that has any, those that no uncertain objective tells it apart from.
+    """
 
     task: str
     objectives: Annotated[list[ObjectiveEntry], Field(min_length=1)]
     reference: dict[str, ReferenceEntry]
     hypervolume: float
     fronts: dict[str, list[str]]
+    alike: dict[str, dict[str, list[str]]] = {}
     knee: str | None = None
     constraints: list[str] = []
     baselines: dict[str, BaselineEntry] = {}
@@ -207,9 +217,10 @@ def _check_candidates(front: FrontFile) -> None:
     if len(set(ids)) != len(ids):
         raise ValueError("candidates have distinct ids")
     listed = [*front.fronts.values(), *(baseline.ids for baseline in front.baselines.values())]
+    listed += [[one, *others] for groups in front.alike.values() for one, others in groups.items()]
     missing = {name for names in listed for name in names} | ({front.knee} if front.knee is not None else set())
     if missing := missing - set(ids):
-        raise ValueError(f"fronts, baselines and the knee name candidates; {min(missing)!r} is not one")
+        raise ValueError(f"fronts, baselines, the knee and what is alike name candidates; {min(missing)!r} is not one")
     if ALL not in front.fronts:
         raise ValueError(f"fronts has the key {ALL!r}; got {sorted(front.fronts)}")
     for candidate in front.candidates:
@@ -230,6 +241,8 @@ class RunView:
         trials: The records of ``trials.jsonl`` in the order in which they ended.
         job: ``job.yaml`` as a mapping.
         job_text: ``job.yaml`` as it is written.
+        sensitivities: By parameter and choice how far each alone moves the teacher's outputs, from
+            ``sensitivities.json``; empty where the sampler asked for none.
     """
 
     directory: Path
@@ -237,6 +250,7 @@ class RunView:
     trials: tuple[TrialEntry, ...]
     job: Mapping[str, object]
     job_text: str
+    sensitivities: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> RunView:
@@ -253,7 +267,9 @@ class RunView:
                 f"a run directory is a folder that kneepoint search wrote; {str(path)!r} is none: check the path"
             )
         job_text = _text(path / "job.yaml")
-        return cls(path, _read_front(path), _read_trials(path), _parse_job(path, job_text), job_text)
+        return cls(
+            path, _read_front(path), _read_trials(path), _parse_job(path, job_text), job_text, _read_sensitivities(path)
+        )
 
     @property
     def objectives(self) -> Sequence[ObjectiveEntry]:
@@ -428,6 +444,18 @@ def _read_trials(directory: Path) -> tuple[TrialEntry, ...]:
         for number, line in enumerate(lines, start=1)
         if line.strip()
     )
+
+
+class _Sensitivities(Entry):
+    values: dict[str, list[float]]
+
+
+def _read_sensitivities(directory: Path) -> Mapping[str, Sequence[float]]:
+    """Nothing where there is no whole file: a run can do without it."""
+    try:
+        return _Sensitivities.model_validate_json((directory / "sensitivities.json").read_bytes()).values
+    except (OSError, ValidationError):
+        return {}
 
 
 def _is_json(data: bytes) -> bool:

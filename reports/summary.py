@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 
-from kneepoint.reports.run_view import ALL_BASELINES, CandidateEntry, RunView
-from kneepoint.reports.rungs import Rung, rungs
+from kneepoint.reports.run_view import ALL, ALL_BASELINES, CandidateEntry, RunView
+from kneepoint.reports.rungs import PROXY, Rung, rungs
 from kneepoint.reports.wording import (
     counted,
     difference_text,
@@ -25,7 +26,8 @@ def summary_lines(view: RunView) -> list[str]:
 
     Names from the run stand in them as they are, but for characters that a terminal would obey, which are spelled out.
     """
-    lines = [_search_line(view), _front_line(view), _knee_line(view), *(_rung_line(view, one) for one in rungs(view))]
+    ladder = [_rung_line(view, one) for one in rungs(view)]
+    lines = [_search_line(view), _raced_line(view), _front_line(view), _alike_line(view), _knee_line(view), *ladder]
     return [printable(line) for line in lines if line]
 
 
@@ -41,6 +43,29 @@ def _search_line(view: RunView) -> str:
         f"{counted(len({trial.policy_id for trial in searched}), 'policy', 'policies')}"
         f"{f' ({failed} failed)' if failed else ''} on {joined([objective.name for objective in view.objectives])}"
         f"{f' with {settings}' if settings else ''}, in {minutes:.1f} minutes of trial time."
+    )
+
+
+def _raced_line(view: RunView) -> str:
+    raced = [trial.samples for trial in view.searched if trial.samples is not None]
+    if not raced:
+        return ""
+    return (
+        f"{counted(len(raced), 'trial')} {'was' if len(raced) == 1 else 'were'} stopped as soon as the front surely "
+        f"dominated them, after {counted(int(statistics.median(raced)), 'validation sample')} in the median."
+    )
+
+
+def _alike_line(view: RunView) -> str:
+    """Which members measurement does not tell from the knee, and how many have such a twin."""
+    alike = view.front.alike.get(ALL, {})
+    if not alike:
+        return ""
+    twins = alike.get(view.knee.id, []) if view.knee else []
+    named = f"; from the knee {joined([short_id(one) for one in twins])} cannot" if twins else ""
+    return (
+        f"Of {len(view.members())} candidates {len(alike)} cannot be told apart from another one by two standard "
+        f"errors of whatever has an error{named}."
     )
 
 
@@ -80,6 +105,8 @@ def _rung_line(view: RunView, rung: Rung) -> str:
     order = f"the ranks of their {name} correlate by {rung.tau:.2f} (Kendall's tau)"
     if math.isnan(rung.tau):
         order = f"one of the two says nothing about the order of their {name}"
+    if rung.lower == PROXY:
+        return f"Against the sums of their layers' sensitivities, {rung.candidates} candidates were measured: {order}."
     changed = f"it changed by {view.quality.sign * rung.gain:+.4f} in the median"
     return f"{rung.candidates} candidates were measured as {rung.lower} and as {rung.upper}: {order}, and {changed}."
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from kneepoint.search.front import Candidate, Front
+from kneepoint.search.job import Job
 from kneepoint.search.progress import Progress
 from kneepoint.search.trials import TEACHER, Trials
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
@@ -24,10 +25,7 @@ def measure_baselines(trials: Trials, progress: Progress) -> dict[str, list[Cand
 
     A policy that the search measured is not measured again.
     """
-    job = trials.job
-    wanted = list(fixed_baselines(job.space).items())
-    random = random_parameters(job.space, job.trials, job.seed)
-    wanted += [(RANDOM, job.space.policy(parameters)) for parameters in random]
+    wanted = baseline_policies(trials.job)
     found: dict[str, list[Candidate]] = {}
     for index, (name, policy) in enumerate(wanted):
         progress.tell("measuring baselines", index, len(wanted))
@@ -37,6 +35,13 @@ def measure_baselines(trials: Trials, progress: Progress) -> dict[str, list[Cand
             found.setdefault(name, []).append(replace(trials.candidate(record), id=record.id, baseline=name))
     progress.tell("measuring baselines", len(wanted), len(wanted))
     return {name: list(Front(group, trials.axes, trials.teacher_values)) for name, group in found.items()}
+
+
+def baseline_policies(job: Job) -> list[tuple[str, Policy]]:
+    """What every baseline consists of: its name and a policy, as many random ones as the search has trials."""
+    random = random_parameters(job.space, job.trials, job.seed)
+    named = list(fixed_baselines(job.space).items())
+    return named + [(RANDOM, job.space.policy(parameters)) for parameters in random]
 
 
 def fixed_baselines(space: JointSpace) -> dict[str, Policy]:

@@ -11,13 +11,13 @@ import torch
 
 from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
-from kneepoint.search.finalists import checked_front, recovered_finalists
+from kneepoint.search.finalists import FINALISTS, TRAINED, checked_front, climbed
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
 from kneepoint.search.job import Job
 from kneepoint.search.mirror import write_study
 from kneepoint.search.progress import Observer, Progress, Status
-from kneepoint.search.refusals import require_feasible, require_success
+from kneepoint.search.refusals import require_success
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.running_front import RunningFront
 from kneepoint.search.search_loop import SearchLoop
@@ -92,9 +92,10 @@ class Driver:
     def _run(self, trials: Trials, loop: SearchLoop) -> Result:
         loop.run()
         require_success(loop.found, trials)
-        candidates = trials.candidates(loop.found)
-        require_feasible(candidates, trials)
-        finalists = recovered_finalists(trials.front(candidates), trials, self.progress)
+        whole = [record for record in loop.found if record.samples is None]
+        finalists = climbed(trials.candidates(whole), "recovered", FINALISTS, trials, self.progress)
+        if self.job.settings.full is not None:
+            finalists = climbed(finalists, "full", TRAINED, trials, self.progress)
         front = checked_front(finalists, trials, self.directory, self.progress)
         baselines = measure_baselines(trials, self.progress)
         texts = self.job.constraint_texts

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,17 @@ import torch
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.compressor import Compressor, Report
+from kneepoint.compression.distillation import Distillation
 from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.deployment.execution import Execution
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
+from kneepoint.search.racing import Heat, Race
 from kneepoint.search.record import Fidelity, Record, non_finite, recordable
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import BLOCK, Policy
-from kneepoint.tasks.errors import InputError, RunError
+from kneepoint.tasks.errors import InputError, JobError, RunError
 from kneepoint.tasks.metrics import Score
 from kneepoint.tasks.task import Task
 
@@ -74,6 +76,7 @@ class Evaluator:
         fidelity: Fidelity = "ptq",
         baseline: str | None = None,
         parameters: dict[str, str | int] | None = None,
+        race: Race | None = None,
     ) -> Record:
         """Measure ``policy``; a candidate that fails gives a record that says why, and no exception.
 
@@ -82,6 +85,8 @@ class Evaluator:
             fidelity: How.
             baseline: The baseline it is measured for, if any; only noted in the record.
             parameters: The sampler's parameters, if any; only noted in the record.
+            race: What it has to beat. A candidate that cannot is left alone before all samples are seen, and its record
+                says so; None to see them all.
 
         Raises:
             InputError: If the job is wrong rather than the candidate: a student that cannot be built, an objective
@@ -89,34 +94,54 @@ class Evaluator:
         """
         torch.set_num_threads(self.threads)
         start = time.perf_counter()
-        scores, weights, error = self._outcome(policy, fidelity)
+        outcome = self._outcome(policy, fidelity, race)
         return Record(
             policy=policy,
             fidelity=fidelity,
-            scores=scores,
+            scores=outcome.scores,
             seconds=time.perf_counter() - start,
             worker=f"{socket.gethostname()}:{os.getpid()}",
-            error=error,
+            error=outcome.error,
             baseline=baseline,
             parameters=parameters,
-            weights=weights,
+            weights=outcome.weights,
+            samples=outcome.samples,
         )
 
     def build(self, policy: Policy, fidelity: Fidelity) -> CompressedNetwork:
         """The network of ``policy`` at ``fidelity``."""
         compressed = self.compressor.compress(policy, self.report)
-        return self.compressor.recover(compressed, self.report) if fidelity == "recovered" else compressed
+        if fidelity == "ptq":
+            return compressed
+        return self.compressor.recover(compressed, self.report, self._training(fidelity))
+
+    def _training(self, fidelity: Fidelity) -> Distillation:
+        """How a network of that fidelity learns; a :class:`JobError` where the job does not say."""
+        if fidelity == "recovered":
+            return self.settings.recovery
+        if self.settings.full is None:
+            raise JobError("fidelity 'full' needs training.full_steps in the job, or CompressionSettings(full=...)")
+        return self.settings.full
 
     def score(self, compressed: CompressedNetwork) -> dict[str, Score]:
-        """Every objective's score of a network."""
-        outputs, targets = self._predict(compressed)
-        write = partial(self.execution.artifact, compressed)
-        view = View(self.space.task, compressed.policy, compressed.network, outputs, targets, write)
-        return {objective.name: recordable(objective.score(view)) for objective in self.objectives}
+        """Every objective's score of a network, on all validation samples."""
+        return self._raced(compressed, None)[0]
 
-    def _predict(self, compressed: CompressedNetwork) -> tuple[Any, Any]:
+    def _raced(self, compressed: CompressedNetwork, race: Race | None) -> tuple[dict[str, Score], int | None]:
+        """Scores, what is predicted first; and the samples seen, where those are not all."""
+        write = partial(self.execution.artifact, compressed)
+        view = View(self.space.task, compressed.policy, compressed.network, None, None, write)
+        scores = {entry.name: recordable(entry.score(view)) for entry in self.objectives if entry.predicted}
+        heat = None if race is None else race.heat(scores)
+        view.outputs, view.targets = self._predict(compressed, heat)
+        scores |= {entry.name: recordable(entry.score(view)) for entry in self.objectives if not entry.predicted}
+        ordered = {entry.name: scores[entry.name] for entry in self.objectives}
+        return ordered, None if heat is None else heat.stopped_after
+
+    def _predict(self, compressed: CompressedNetwork, heat: Heat | None) -> tuple[Any, Any]:
         if self.measure == "simulator":
-            return self.space.task.predict(compressed.module)
+            enough = None if heat is None else heat.is_lost
+            return self.space.task.predict(compressed.module, enough=enough)
         return self.execution.predict(compressed)
 
     def _unpruned(self, compressed: CompressedNetwork) -> CompressedNetwork:
@@ -124,21 +149,21 @@ class Evaluator:
         blocks = {BLOCK + name: 0.0 for name in policy.dropped_blocks}
         return self.compressor.compress(Policy.build(dict(policy.student) or "teacher", blocks), self.report)
 
-    def _outcome(self, policy: Policy, fidelity: Fidelity) -> tuple[dict[str, Score] | None, str | None, str | None]:
+    def _outcome(self, policy: Policy, fidelity: Fidelity, race: Race | None) -> _Outcome:
         """Scores and stored weights, or why there are none."""
         try:
             compressed = self.build(policy, fidelity)
-            scores = self.score(compressed)
+            scores, samples = self._raced(compressed, race)
             if bad := non_finite(scores):
-                return None, None, f"scores are finite numbers; got {bad}"
-            weights = compressed.save(self.directory / "artifacts") if fidelity == "recovered" else None
+                return _Outcome(error=f"scores are finite numbers; got {bad}")
+            weights = None if fidelity == "ptq" else compressed.save(self.directory / "artifacts")
         except InputError:
             raise  # the job is wrong, not the candidate
         except Exception as failure:  # whatever a candidate does must not end the search
             if isinstance(failure, OSError) and failure.errno in _NO_ROOM:
                 raise RunError(f"cannot write {self.directory}: {failure.strerror}; make room and resume") from failure
-            return None, None, _one_line(failure)
-        return scores, weights, None
+            return _Outcome(error=_one_line(failure))
+        return _Outcome(scores, weights, samples)
 
     @property
     def compressor(self) -> Compressor:
@@ -158,6 +183,16 @@ class Evaluator:
     def __getstate__(self) -> dict[str, object]:
         """Without what the next process makes again."""
         return {**self.__dict__, "_compressor": None, "_execution": None, "report": None}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The part of a record that the evaluation decides."""
+
+    scores: Mapping[str, Score] | None = None
+    weights: str | None = None
+    samples: int | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kneepoint.deployment.exporting import export_network
 from kneepoint.search.evaluator import NetworkBuilder
-from kneepoint.search.front import Candidate, Front, losses
-from kneepoint.search.pareto import largest_contributors
+from kneepoint.search.front import Candidate, Front
+from kneepoint.search.goals import fronts_of, has_hidden_limits, limits_of
 from kneepoint.search.progress import Progress
-from kneepoint.search.record import Record
+from kneepoint.search.promotion import Promotion
+from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.refusals import require_feasible, require_success
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.trials import Trials
@@ -21,30 +22,57 @@ from kneepoint.tasks.errors import JobFailed
 from kneepoint.tasks.metrics import Score
 
 FINALISTS = 12
+"""Candidates that recover and meet the constraints then, at most."""
+TRAINED = 6
+"""The same of those that are trained to their end, where the job asks for it."""
+_STAGES: Mapping[Fidelity, str] = {"recovered": "recovering finalists", "full": "training finalists to their end"}
 
 
-def recovered_finalists(front: Front, trials: Trials, progress: Progress) -> list[Candidate]:
-    """The members of ``front`` that cover most, after recovery.
+def climbed(
+    candidates: Sequence[Candidate], fidelity: Fidelity, count: int, trials: Trials, progress: Progress
+) -> list[Candidate]:
+    """Candidates measured at a higher ``fidelity``: those expected to add most to its fronts.
+
+    ``count`` of them that meet the constraints, but half as many again that do not at most.
 
     Raises:
-        JobFailed: If the recovery of all of them fails.
-        JobError: If recovery leaves none that meets the constraints.
+        JobFailed: If all of them fail.
+        JobError: If none meets the constraints.
     """
-    chosen = [front[row] for row in largest_contributors(losses(front, front.axes), FINALISTS)]
-    records: list[Record] = []
-    for candidate in chosen:
-        progress.tell("recovering finalists", len(records), len(chosen))
-        records.append(trials.measure(candidate.policy, "recovered"))
+    promotion, records = _promotion(candidates, trials), list[Record]()
+    while len(records) < count + count // 2:
+        reached = trials.candidates(records)
+        progress.tell(_STAGES[fidelity], len(records), count + sum(not one.feasible for one in reached))
+        done = sum(one.feasible for one in reached) >= count
+        found = None if done else promotion.next(reached, [record.policy.id for record in records])
+        if found is None:
+            break
+        records.append(trials.measure(found.policy, fidelity))
         progress.failures(trials.log.failed)
-    progress.tell("recovering finalists", len(records), len(chosen))
+    progress.tell(_STAGES[fidelity], len(records), len(records))
+    if not records:
+        require_feasible(candidates, trials)
+        records = [trials.measure(one.policy, fidelity) for one in trials.front(candidates)[:count]]
     require_success(records, trials)
-    candidates = trials.candidates(records)
-    require_feasible(candidates, trials)
-    return candidates
+    reached = trials.candidates(records)
+    require_feasible(reached, trials)
+    return reached
+
+
+def _promotion(candidates: Sequence[Candidate], trials: Trials) -> Promotion:
+    return Promotion(
+        waiting=candidates,
+        axes=trials.axes,
+        repaired=[not entry.predicted for entry in trials.job.objectives],
+        fronts=fronts_of(trials.axes),
+        limits=limits_of(trials),
+        hidden=has_hidden_limits(trials),
+        seed=trials.job.seed,
+    )
 
 
 def checked_front(finalists: Sequence[Candidate], trials: Trials, directory: RunDirectory, progress: Progress) -> Front:
-    """The front of the finalists whose artifact reaches the simulated score in the runtime.
+    """The front, within noise, of the finalists whose artifact reaches the simulated score in the runtime.
 
     One that does not is left out, and those it dominated get their turn.
 
@@ -54,7 +82,7 @@ def checked_front(finalists: Sequence[Candidate], trials: Trials, directory: Run
     remaining = list(finalists)
     checked: dict[str, Candidate] = {}
     reason = ""
-    while due := [one for one in trials.front(remaining) if one.id not in checked]:
+    while due := [one for one in trials.front(remaining, within_noise=True) if one.id not in checked]:
         progress.tell("exporting and checking", len(checked), len(checked) + len(due))
         try:
             checked[due[0].id] = exported(due[0], trials, directory)
@@ -64,7 +92,7 @@ def checked_front(finalists: Sequence[Candidate], trials: Trials, directory: Run
             progress.tell(f"left out {due[0].id}: {reason}", len(checked), len(checked) + len(due))
     if not checked:
         raise JobFailed(f"none of the {len(finalists)} finalists became an artifact; the last: {reason}")
-    return trials.front([checked[one.id] for one in remaining if one.id in checked])
+    return trials.front([checked[one.id] for one in remaining if one.id in checked], within_noise=True)
 
 
 def exported(candidate: Candidate, trials: Trials, directory: RunDirectory) -> Candidate:

@@ -14,6 +14,7 @@ from kneepoint.search.axis import Axis, axes_of, quality_of
 from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.pareto import Matrix, hypervolume, non_dominated
 from kneepoint.search.record import Fidelity
+from kneepoint.search.within_noise import alike, undominated
 from kneepoint.spaces.policy import Policy
 from kneepoint.spaces.students import describe
 from kneepoint.tasks.errors import InputError, nearest
@@ -62,16 +63,26 @@ class Front(Sequence[Candidate]):
     """Candidates none of which dominates another, best first by the first objective.
 
     Args:
-        candidates: Any candidates; dominated and non-finite ones are left out. Of candidates with equal values the
-            first stays.
+        candidates: Any candidates; dominated and non-finite ones are left out.
         axes: The objectives that decide; at least one.
         teacher: Values of the fp32 teacher, for relative conditions.
+        within_noise: Whether a candidate stays that others dominate by less than their standard errors can tell; those
+            with equal values stay then, too. Otherwise scores decide as they are, and of equals the first stays.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], axes: Sequence[Axis], teacher: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        axes: Sequence[Axis],
+        teacher: Mapping[str, float],
+        within_noise: bool = False,
+    ) -> None:
         self.axes = tuple(axes)
         self.teacher = dict(teacher)
-        chosen = [candidates[index] for index in non_dominated(losses(candidates, axes))]
+        self.within_noise = within_noise
+        table = losses(candidates, axes)
+        rows = undominated(table, loss_errors(candidates, axes)) if within_noise else non_dominated(table)
+        chosen = [candidates[index] for index in rows]
         self._candidates = sorted(chosen, key=lambda one: (axes[0].scale(one.values[axes[0].name]), one.id))
 
     def __len__(self) -> int:
@@ -99,7 +110,21 @@ class Front(Sequence[Candidate]):
         Raises:
             InputError: If no objective is about it.
         """
-        return Front(self, axes_of(self.axes, device), self.teacher)
+        return Front(self, axes_of(self.axes, device), self.teacher, self.within_noise)
+
+    def alike(self) -> dict[str, list[str]]:
+        """For each member that has any, the ids of the others that no uncertain objective tells it apart from.
+
+        Two members are told apart by a difference of more than two standard errors; see
+        :mod:`kneepoint.search.within_noise`. An objective that is known exactly, such as the size, does not count: it
+        says which of two equals to prefer.
+        """
+        same = alike(losses(self, self.axes), loss_errors(self, self.axes))
+        return {
+            one.id: [self[int(row)].id for row in np.flatnonzero(same[at])]
+            for at, one in enumerate(self)
+            if same[at].any()
+        }
 
     def knee(self) -> Candidate:
         """The best compromise: least regret, quality and cost weighing the same.
@@ -170,7 +195,7 @@ class Front(Sequence[Candidate]):
             )
             hint = "" if closest is None else f"; nearest: {closest.id} {shown_values(closest, parsed.objectives)}"
             raise InputError(f"no candidate of the front meets {condition!r}{hint}")
-        return Front(found, self.axes, self.teacher)
+        return Front(found, self.axes, self.teacher, self.within_noise)
 
     def to_frame(self) -> pandas.DataFrame:
         """One row a candidate: id, fidelity, student, every objective and its standard error."""
@@ -197,6 +222,12 @@ class Front(Sequence[Candidate]):
 def losses(candidates: Sequence[Candidate], axes: Sequence[Axis]) -> Matrix:
     """Shape (candidates, objectives): 0 at the ideal, 1 at the worst useful value."""
     rows = [[axis.scale(candidate.values[axis.name]) for axis in axes] for candidate in candidates]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(axes))
+
+
+def loss_errors(candidates: Sequence[Candidate], axes: Sequence[Axis]) -> Matrix:
+    """Shape (candidates, objectives): one standard error of each loss, 0 where none is known."""
+    rows = [[abs(one.scores[axis.name].error or 0.0) / axis.scale.span for axis in axes] for one in candidates]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(axes))
 
 

@@ -9,6 +9,7 @@ from kneepoint.objectives.objective import Scale
 from kneepoint.search.axis import Axis, devices_of
 from kneepoint.search.front import Candidate, Front, losses
 from kneepoint.search.pareto import hypervolume
+from kneepoint.search.record import as_fidelity
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
@@ -33,6 +34,7 @@ def front_content(
         constraints: As the user wrote them.
     """
     axes = front.axes
+    fronts = {"all": front, **{device: front.for_device(device) for device in devices_of(axes)}}
     everything = {candidate.id: candidate for group in baselines.values() for candidate in group}
     everything.update({candidate.id: candidate for candidate in front})
     return {
@@ -41,10 +43,9 @@ def front_content(
         "objectives": [{"name": axis.name, "direction": axis.direction, "unit": axis.unit} for axis in axes],
         "reference": {axis.name: {"worst": axis.scale.worst, "ideal": axis.scale.ideal} for axis in axes},
         "hypervolume": front.hypervolume,
-        "fronts": {
-            "all": [candidate.id for candidate in front],
-            **{device: [candidate.id for candidate in front.for_device(device)] for device in devices_of(axes)},
-        },
+        "fronts": {name: [candidate.id for candidate in one] for name, one in fronts.items()},
+        "within_noise": front.within_noise,
+        "alike": {name: one.alike() for name, one in fronts.items()},
         "knee": front.knee().id if len(front) else None,
         "constraints": list(constraints),
         "baselines": _baselines(baselines, axes),
@@ -68,7 +69,7 @@ def read_front(content: Mapping[str, Any]) -> Front:
         members = set(content["fronts"]["all"])
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
-        return Front(candidates, axes, teacher)
+        return Front(candidates, axes, teacher, bool(content["within_noise"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError) as error:
         raise RunError(
             f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
@@ -115,7 +116,7 @@ def _read_candidate(entry: Mapping[str, Any]) -> Candidate:
         id=str(entry["id"]),
         policy=Policy.from_json(entry["policy"]),
         scores={name: Score.from_json(score) for name, score in entry["scores"].items()},
-        fidelity="recovered" if entry["fidelity"] == "recovered" else "ptq",
+        fidelity=as_fidelity(entry["fidelity"]),
         feasible=bool(entry["feasible"]),
         baseline=entry["baseline"],
         artifact=entry["artifact"],

@@ -189,6 +189,7 @@ class Job:
             "calibration_samples": self.settings.calibration_samples,
             "importance": self.settings.importance,
             "pruning_steps": self.settings.pruning_steps,
+            **({} if self.settings.full is None else {"full_steps": self.settings.full.steps}),
         }
 
     def _students_json(self) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kneepoint.objectives.view import View
-from kneepoint.search.axis import axes_of, devices_of, quality_of
+from kneepoint.search.axis import quality_of
+from kneepoint.search.goals import fronts_of, has_hidden_limits, limits_of
 from kneepoint.search.progress import Progress
 from kneepoint.search.sampling.advice import Advice, Floats, Settings
 from kneepoint.search.sampling.sensitivity import sensitivities
@@ -16,24 +17,18 @@ from kneepoint.search.trials import Trials
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import InputError
 
-_LEAST_LIMIT = 1e-3
-
 
 def advice_of(trials: Trials, progress: Progress) -> Advice:
     """The advice for the job of ``trials``; sensitivities are measured now, unless the run directory has them."""
-    axes = trials.axes
-    place = {axis.name: at for at, axis in enumerate(axes)}
-    by_device = [[place[axis.name] for axis in axes_of(axes, device)] for device in devices_of(axes)]
-    everything = list(range(len(axes)))
-    quality = quality_of(axes)
+    quality = quality_of(trials.axes)
     contributions = _sensitivities(trials, progress)
     return Advice(
-        scales=[axis.scale for axis in axes],
-        fronts=[everything, *(by_device if len(by_device) > 1 else [])],
+        scales=[axis.scale for axis in trials.axes],
+        fronts=fronts_of(trials.axes),
         saturating=quality,
         contributions=[contributions if good else {} for good in quality],
-        limits=_limits(trials),
-        hidden=any(comparison.objective not in place for comparison in trials.job.constraints.comparisons),
+        limits=limits_of(trials),
+        hidden=has_hidden_limits(trials),
         price=Prices(trials),
     )
 
@@ -50,19 +45,6 @@ def _sensitivities(trials: Trials, progress: Progress) -> Mapping[str, Sequence[
         )
         trials.directory.write_sensitivities(known)
     return known
-
-
-def _limits(trials: Trials) -> list[float]:
-    """The largest loss of every objective that the constraints admit."""
-    directions = {entry.name: entry.direction for entry in trials.job.scored}
-    limits = dict.fromkeys((axis.name for axis in trials.axes), 1.0)
-    scales = {axis.name: axis.scale for axis in trials.axes}
-    for comparison in trials.job.constraints.comparisons:
-        name = comparison.objective
-        value = comparison.limit(trials.teacher_values, directions) if name in limits else None
-        if value is not None:
-            limits[name] = min(limits[name], max(scales[name](value), _LEAST_LIMIT))
-    return list(limits.values())
 
 
 class Prices:

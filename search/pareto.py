@@ -34,35 +34,6 @@ def hypervolume(table: Matrix) -> float:
     return float(moocore.hypervolume(inside, ref=1.0)) if len(inside) else 0.0
 
 
-def contributions(table: Matrix) -> Matrix:
-    """What each row alone adds to the hypervolume; 0 for dominated rows and those outside the unit box.
-
-    Of equal rows none adds anything, because the other one stays.
-
-    Args:
-        table: As for :func:`hypervolume`.
-
-    Returns:
-        Shape (points,); the sum is at most the hypervolume.
-    """
-    added = np.zeros(len(table))
-    inside = _inside(table)
-    if inside.any():
-        added[inside] = moocore.hv_contributions(_two_columns(np.maximum(table[inside], 0.0)), ref=1.0)
-    return np.maximum(added, 0.0)  # rounding can leave a tiny negative number
-
-
-def largest_contributors(table: Matrix, count: int) -> list[int]:
-    """The ``count`` rows that together cover most, in order: the one that adds least is dropped until few enough stay.
-
-    The greedy drop is that of Beume, Naujoks & Emmerich 2007 (SMS-EMOA), one point at a time.
-    """
-    remaining = list(range(len(table)))
-    while len(remaining) > count:
-        remaining.pop(int(np.argmin(contributions(table[remaining]))))
-    return remaining
-
-
 def _inside(table: Matrix) -> npt.NDArray[np.bool_]:
     """Which rows are finite and better than the reference point in every loss."""
     return np.asarray(np.isfinite(table).all(axis=1) & (table < 1.0).all(axis=1))

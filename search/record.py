@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +13,9 @@ from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
-Fidelity = Literal["ptq", "recovered"]
-FIDELITIES: tuple[Fidelity, ...] = ("ptq", "recovered")
-"""From cheap to dear: calibrated without training, and after a short distillation."""
+Fidelity = Literal["ptq", "recovered", "full"]
+FIDELITIES: tuple[Fidelity, ...] = ("ptq", "recovered", "full")
+"""From cheap to dear: calibrated without training, after a short distillation, and after a long one."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Record:
         baseline: The baseline it was evaluated for; None for the search's own.
         parameters: The sampler's parameters, for the search's own proposals.
         weights: SHA-256 of the stored network, where one was stored.
+        samples: Of the validation data, where scores come from the first of them alone because those showed enough;
+            None for all.
     """
 
     policy: Policy
@@ -42,6 +45,7 @@ class Record:
     baseline: str | None = None
     parameters: Mapping[str, str | int] | None = None
     weights: str | None = None
+    samples: int | None = None
 
     @property
     def id(self) -> str:
@@ -69,6 +73,7 @@ class Record:
                 "baseline": self.baseline,
                 "parameters": None if self.parameters is None else dict(self.parameters),
                 "weights": self.weights,
+                "samples": self.samples,
             },
             allow_nan=False,
         )
@@ -82,17 +87,18 @@ class Record:
         """
         try:
             data: dict[str, Any] = json.loads(line)
-            scores = data["scores"]
+            scores, chosen = data["scores"], data.get("parameters")
             return cls(
                 policy=Policy.from_json(data["policy"]),
-                fidelity=_fidelity(data["fidelity"]),
+                fidelity=as_fidelity(data["fidelity"]),
                 scores=None if scores is None else {name: Score.from_json(entry) for name, entry in scores.items()},
                 seconds=float(data["seconds"]),
                 worker=str(data["worker"]),
                 error=data["error"],
                 baseline=data["baseline"],
-                parameters=data.get("parameters"),
+                parameters=None if chosen is None else {sys.intern(name): value for name, value in chosen.items()},
                 weights=data.get("weights"),
+                samples=data.get("samples"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
             raise RunError(f"a line of the trial log is a JSON record; got {line[:80]!r} ({error})") from error
@@ -109,7 +115,12 @@ def non_finite(scores: Mapping[str, Score]) -> dict[str, float]:
     return {name: score.value for name, score in scores.items() if not math.isfinite(score.value)}
 
 
-def _fidelity(name: str) -> Fidelity:
+def as_fidelity(name: str) -> Fidelity:
+    """The fidelity called ``name``.
+
+    Raises:
+        ValueError: If there is none.
+    """
     for fidelity in FIDELITIES:
         if fidelity == name:
             return fidelity

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from optuna.samplers import GPSampler
 
+from kneepoint.search.baselines import baseline_policies
 from kneepoint.search.budget import Budget
 from kneepoint.search.job_advice import advice_of
 from kneepoint.search.mirror import StudyMirror
@@ -46,6 +47,7 @@ class SearchLoop:
         self._study = StudyMirror.of(job, sampler)
         self._stopping = Stopping(sampler, [entry.name for entry in job.objectives if not entry.predicted])
         self._budget = Budget(job.trials, job.minutes)
+        self._shown = {policy.id for _, policy in baseline_policies(job)}
         self._found: dict[str, Record] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
         self._repeats = 0
@@ -87,7 +89,8 @@ class SearchLoop:
             self._tell_the_rest()
             if self._budget.spent:
                 return
-        record = known or self._trials.measure(policy, "ptq", parameters=parameters)
+        race = None if policy.id in self._shown else self._trials.race(self._front.front)
+        record = known or self._trials.measure(policy, "ptq", parameters=parameters, race=race)
         self._study.tell(trial, record.scores, self._trials.violations(record))
         self._take(record, parameters, record.seconds if known else time.monotonic() - start)
 

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from kneepoint.search.front import Front, losses
-from kneepoint.search.pareto import Matrix, hypervolume
+from kneepoint.search.front import Front, loss_errors, losses
+from kneepoint.search.pareto import hypervolume
 from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 
 _DRAWS = 64
@@ -52,20 +52,10 @@ def hypervolume_error(front: Front, measured: Collection[str]) -> float:
         front: Any.
         measured: The objectives whose standard errors are noise; a cost model's are the same at every member.
     """
-    table, noise = losses(front, front.axes), _loss_errors(front, measured)
+    table = losses(front, front.axes)
+    noise = loss_errors(front, front.axes) * [axis.name in measured for axis in front.axes]
     if not noise.any():
         return 0.0
     random = np.random.default_rng(0)
     volumes = [hypervolume(table + noise * random.standard_normal(table.shape)) for _ in range(_DRAWS)]
     return float(np.std(volumes))
-
-
-def _loss_errors(front: Front, measured: Collection[str]) -> Matrix:
-    """(members, objectives) one standard error of each loss."""
-    noise: Matrix = np.zeros((len(front), len(front.axes)))
-    for row, member in enumerate(front):
-        for column, axis in enumerate(front.axes):
-            score = member.scores[axis.name]
-            if axis.name in measured and score.error is not None:
-                noise[row, column] = abs(axis.scale(score.value + score.error) - axis.scale(score.value))
-    return noise

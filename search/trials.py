@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from kneepoint.compression.compressor import Report
 from kneepoint.search.axis import Axis
 from kneepoint.search.evaluator import Evaluator, NetworkBuilder
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.job import Job
+from kneepoint.search.racing import Race, raced_metric
 from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.spaces.joint_space import Choice
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobFailed
-from kneepoint.tasks.metrics import Score
+from kneepoint.tasks.metrics import Metric, Score
+from kneepoint.tasks.mixing import is_mixed
 
 TEACHER = "teacher fp32"
 
@@ -59,15 +62,18 @@ class Trials:
         fidelity: Fidelity,
         baseline: str | None = None,
         parameters: dict[str, Choice] | None = None,
+        race: Race | None = None,
     ) -> Record:
         """The record of ``policy``: the log's, or a new one that is durable when this returns.
+
+        The arguments are those of :meth:`Evaluator.evaluate`.
 
         Raises:
             InputError: If the job is wrong rather than the candidate, or the log cannot be written.
         """
         record = self.log.find(policy.id, fidelity)
         if record is None:
-            record = self.evaluator.evaluate(policy, fidelity, baseline, parameters)
+            record = self.evaluator.evaluate(policy, fidelity, baseline, parameters, race)
             self.log.append(record)
         return record
 
@@ -96,9 +102,31 @@ class Trials:
         """Those of the successes among ``records``."""
         return [self.candidate(record) for record in records if record.scores is not None]
 
-    def front(self, candidates: Sequence[Candidate]) -> Front:
+    def front(self, candidates: Sequence[Candidate], within_noise: bool = False) -> Front:
         """The front of the feasible ones."""
-        return Front([one for one in candidates if one.feasible], self.axes, self.teacher_values)
+        return Front([one for one in candidates if one.feasible], self.axes, self.teacher_values, within_noise)
+
+    def race(self, front: Front) -> Race | None:
+        """What the next candidate has to beat to be measured whole; None where candidates cannot be raced.
+
+        They are where the simulator measures nothing but one metric that is a mean over samples, and the validation
+        samples stand in no particular order.
+        """
+        if self._raced is None or not len(front):
+            return None
+        metric, samples = self._raced
+        directions = {name: direction for name, direction in self._directions.items() if name != metric.name}
+        return Race(metric, directions, samples, [one.values for one in front])
+
+    @cached_property
+    def _raced(self) -> tuple[Metric, int] | None:
+        """What is raced, and the number of validation samples."""
+        metric = raced_metric(self.job.scored)
+        if metric is None or metric.per_sample is None or self.job.measure != "simulator":
+            return None
+        outputs, targets = self.job.task.predict(self.job.task.model)
+        values = metric.per_sample(outputs, targets)
+        return (metric, len(values)) if is_mixed(values, targets) else None
 
     def violations(self, record: Record) -> list[float]:
         """By how much each comparison of the constraints is missed; empty for a failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -122,7 +123,8 @@ class LayerPolicy:
             raise SpaceError(
                 f"a layer's policy has weight_bits, activation_bits and {sorted(_DEFAULTS)}; got {unknown}"
             )
-        return cls(entry["weight_bits"], entry["activation_bits"], **{k: entry[k] for k in _DEFAULTS if k in entry})
+        rest = {**_DEFAULTS, **entry}
+        return _layer(entry["weight_bits"], entry["activation_bits"], *(rest[key] for key in _DEFAULTS))
 
     def __lt__(self, other: LayerPolicy) -> bool:
         """Fewer bits first; activations in floats after integers."""
@@ -144,6 +146,8 @@ def _check_value(name: str, value: object, known: tuple[object, ...]) -> None:
 
 
 UNTOUCHED = LayerPolicy()
+_SHARED = 2**16
+"""Layers and formats that are remembered, so that every policy that has them refers to the same ones."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,11 @@ class Policy:
         elif student != "teacher":
             raise SpaceError(f"a student is 'teacher' or its axes with values; got {student!r}")
         kept = [(group, share) for group, share in (keep or {}).items() if not (_is_number(share) and share == 1.0)]
-        touched = [(name, layer) for name, layer in (layers or {}).items() if layer != UNTOUCHED]
+        touched = [
+            _pair(name, layer) if isinstance(layer, LayerPolicy) else (name, layer)
+            for name, layer in (layers or {}).items()
+            if layer != UNTOUCHED
+        ]
         return cls(
             _sorted(axes.items()),
             _sorted((group, float(share) if _is_number(share) else share) for group, share in kept),
@@ -261,6 +269,18 @@ class Policy:
     def layer(self, name: str) -> LayerPolicy:
         """How the layer ``name`` computes."""
         return self.layer_of.get(name, UNTOUCHED)
+
+
+@functools.lru_cache(maxsize=_SHARED)
+def _pair(name: str, layer: LayerPolicy) -> tuple[str, LayerPolicy]:
+    """The same object for the same layer and format: thousands of policies share a few of them."""
+    return name, layer
+
+
+@functools.lru_cache(maxsize=_SHARED, typed=True)
+def _layer(weight_bits: Any, activation_bits: Any, dynamic: Any, group_size: Any, sparsity: Any) -> LayerPolicy:
+    """The same object for the same format; what is no format is refused, and cannot be remembered."""
+    return LayerPolicy(weight_bits, activation_bits, dynamic, group_size, sparsity)
 
 
 def _sorted(pairs: Iterable[tuple[str, _Value]]) -> tuple[tuple[str, _Value], ...]:

@@ -91,7 +91,11 @@ class Task:
         return loader
 
     def predict(
-        self, module: nn.Module, loader: Iterable[Any] | None = None, split: Split = "validation"
+        self,
+        module: nn.Module,
+        loader: Iterable[Any] | None = None,
+        split: Split = "validation",
+        enough: Callable[[Any, Any], bool] | None = None,
     ) -> tuple[Any, Any]:
         """All outputs of ``module`` and all targets, on the CPU, in an order that is the same at every call.
 
@@ -99,6 +103,7 @@ class Task:
             module: The network to run, in eval mode; its mode is restored afterwards.
             loader: Batches to run on instead of those of a split.
             split: The split to run on where no ``loader`` is given.
+            enough: Told the outputs and targets of each batch; where it says so, that batch is the last.
 
         Returns:
             Outputs and targets, each a tensor, tuple or dict of tensors with the samples along dimension 0.
@@ -114,6 +119,8 @@ class Task:
                 with torch.inference_mode():  # not around the loader: what it keeps would become unfit for training
                     outputs.append(transform(Tensor.cpu, self.call(module, inputs)))
                 targets.append(transform(Tensor.cpu, target))
+                if enough is not None and enough(outputs[-1], targets[-1]):
+                    break
         if not outputs:
             raise TaskError(f"{split}: the loader gave no batches: it must be re-iterable and not empty")
         return concatenate(outputs), concatenate(targets)

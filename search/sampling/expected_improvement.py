@@ -31,33 +31,39 @@ class Guesses:
     Attributes:
         mean: (settings, losses) expected, 1 the reference point.
         spread: (settings, losses) one standard deviation of each; 0 for what is known.
-        chance: (settings,) how probably each is feasible.
+        chance: (settings,) how probably each is feasible, as far as no limit states it.
+        limits: (losses,) that a feasible setting keeps; at most 1.
     """
 
     mean: Floats
     spread: Floats
     chance: Floats
+    limits: Floats
 
     def __len__(self) -> int:
         return len(self.mean)
 
     def of(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Guesses:
         """Those of some settings."""
-        return Guesses(self.mean[rows], self.spread[rows], self.chance[rows])
+        return replace(self, mean=self.mean[rows], spread=self.spread[rows], chance=self.chance[rows])
+
+    @property
+    def best(self) -> Floats:
+        """(settings, losses) that they may reach, with some luck."""
+        return np.asarray(np.clip(self.mean - _OPTIMISM * self.spread, 0.0, None))
 
     def may_add(self, front: Floats, fronts: Sequence[Sequence[int]]) -> npt.NDArray[np.bool_]:
-        """(settings,) whether what they may reach is beyond a front, of some of the losses each."""
-        best = np.clip(self.mean - _OPTIMISM * self.spread, 0.0, None)
-        found = np.zeros(len(best), bool)
+        """(settings,) whether what they may reach is feasible and beyond a front, of some of the losses each."""
+        best, found = self.best, np.zeros(len(self), bool)
         for columns in fronts:
             reached = best[:, columns]
             found |= (reached < 1).all(axis=1) & ~dominated(reached, front[:, columns])
-        return found
+        return np.asarray(found & (best <= self.limits).all(axis=1))
 
     def told(self, losses: Floats) -> Guesses:
         """The same, but for losses that are known: (settings, losses), NaN for the others."""
         known = np.isfinite(losses)
-        return Guesses(np.where(known, losses, self.mean), np.where(known, 0.0, self.spread), self.chance)
+        return replace(self, mean=np.where(known, losses, self.mean), spread=np.where(known, 0.0, self.spread))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +107,32 @@ class MissingVolume:
         return replace(self, weights=self.weights * (1 - self.covered(guesses)).prod(axis=0))
 
     def covered(self, guesses: Guesses) -> Floats:
-        """(settings, points): the probability that each setting dominates each point."""
-        mean, spread = guesses.mean, guesses.spread
+        """(settings, points): the probability that each setting is feasible and dominates each point.
+
+        It is and does where each loss is at most the point's, and at most the limit.
+        """
         probability = np.repeat(guesses.chance[:, None], len(self.points), axis=1)
-        for place, column in enumerate(self.columns):
-            distance = self.points[None, :, place] - mean[:, None, column]
-            known = spread[:, column] <= 0
-            scale = np.where(known, 1.0, spread[:, column])[:, None]
-            probability *= np.where(known[:, None], distance >= 0, ndtr(distance / scale))
+        for column, limit in enumerate(guesses.limits):
+            if column in self.columns:
+                bounds = np.minimum(self.points[:, self.columns.index(column)], limit)
+            elif limit < 1:
+                bounds = np.full(len(self.points), limit)
+            else:
+                continue
+            probability *= _below(guesses, column, bounds)
         return probability
+
+
+def _below(guesses: Guesses, column: int, bounds: Floats) -> Floats:
+    """(settings, bounds): the probability that a loss of each setting is at most each bound."""
+    distance = bounds[None, :] - guesses.mean[:, None, column]
+    known = guesses.spread[:, column] <= 0
+    if known.all():
+        return np.asarray(distance >= 0, np.float64)
+    scale = np.where(known, 1.0, guesses.spread[:, column])[:, None]
+    probability: Floats = ndtr(distance / scale)
+    probability[known] = distance[known] >= 0
+    return probability
 
 
 def best_batch(volumes: Sequence[MissingVolume], guesses: Guesses, count: int) -> list[tuple[int, float]]:
@@ -142,7 +165,8 @@ def dominated(points: Floats, front: Floats) -> npt.NDArray[np.bool_]:
 
 def _boxes(guesses: Guesses, columns: Sequence[int], front: Floats, random: np.random.Generator) -> Floats:
     """(boxes, columns) corners of what some of the settings may reach, up to the reference point."""
-    best = np.clip(guesses.mean - _OPTIMISM * guesses.spread, 0.0, 1.0)[:, columns]
+    best = guesses.best
+    best = best[(best <= guesses.limits).all(axis=1)][:, columns]
     best = best[(best < 1).all(axis=1)]
     best = best[~dominated(best, front)]
     if len(best) > _BOXES:

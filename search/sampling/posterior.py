@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +70,21 @@ class Prior:
 
 
 @dataclass(frozen=True, eq=False)
+class _Shared:
+    """What posteriors of the same settings have in common; None for what has to be computed when it is needed.
+
+    Attributes:
+        rows: (settings, choices of all parameters) one-hot.
+        gram: (settings, settings) the covariance of their sums.
+        apart: (settings, settings) the squared distances of their places.
+    """
+
+    rows: Floats | None = None
+    gram: Floats | None = None
+    apart: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """Contributions of every choice, and what their sum misses, given measured settings.
 
@@ -93,7 +107,7 @@ class Posterior:
         reach: Length scale of what is smooth of it, in units of ``usual``.
         rough: Standard deviation of what is not smooth of it, over that of what is.
         usual: The median distance of two places.
-        gram: The covariance of the measured settings' sums, which many may share; None to compute it when it is needed.
+        shared: What others that are about the same settings computed already.
     """
 
     counts: tuple[int, ...]
@@ -108,7 +122,7 @@ class Posterior:
     reach: float = 1.0
     rough: float = 0.3
     usual: float = 1.0
-    gram: Floats | None = None
+    shared: _Shared = field(default_factory=_Shared)
 
     @classmethod
     def of(
@@ -131,13 +145,15 @@ class Posterior:
             warps: The scales to choose from.
         """
         some = np.unique(np.linspace(0, len(codes) - 1, _COMPARED).astype(np.int64))
+        shared = _Shared(_one_hot(codes[some], counts))
         rough = [
-            cls._rough(counts, prior, codes[some], losses[some], errors[some], warp, factor)
-            for warp, factor in itertools.product(warps, _SPREADS)
+            entry
+            for warp in warps
+            for entry in cls._rough(counts, prior, codes[some], losses[some], errors[some], warp, shared)
         ]
         best = max(rough, key=lambda entry: entry.likelihood + float(np.log(entry.warp.slope(losses[some])).sum()))
         values, slope = best.warp.forth(losses), best.warp.slope(losses)
-        return replace(best, codes=codes, values=values, errors=errors * slope)._smoothed()
+        return replace(best, codes=codes, values=values, errors=errors * slope, shared=_Shared())._smoothed()
 
     @classmethod
     def _rough(
@@ -148,12 +164,20 @@ class Posterior:
         losses: Floats,
         errors: Floats,
         warp: Warp,
-        factor: float,
-    ) -> Posterior:
-        """Without a smooth rest, and with a prior in the unit of the losses on the scale, this much as spread."""
-        start = cls(tuple(counts), prior, warp, codes, warp.forth(losses), errors * warp.slope(losses))
-        scaled = prior.scaled_to(start._rows @ prior.mean, start.values)
-        return replace(start, prior=replace(scaled, spread=factor * scaled.spread))
+        shared: _Shared,
+    ) -> list[Posterior]:
+        """Without a smooth rest, with priors in the unit of the losses on the scale, of little to much spread."""
+        start = cls(tuple(counts), prior, warp, codes, warp.forth(losses), errors * warp.slope(losses), shared=shared)
+        scaled = replace(start, prior=prior.scaled_to(start._rows @ prior.mean, start.values))
+        gram = scaled._gram
+        return [
+            replace(
+                scaled,
+                prior=replace(scaled.prior, spread=factor * scaled.prior.spread),
+                shared=replace(scaled.shared, gram=factor**2 * gram),
+            )
+            for factor in _SPREADS
+        ]
 
     def beside(self, codes: Codes, losses: Floats) -> Posterior:
         """With more settings, measured without error; the scale and all shares stay."""
@@ -162,7 +186,7 @@ class Posterior:
             codes=np.concatenate((self.codes, codes)),
             values=np.concatenate((self.values, self.warp.forth(losses))),
             errors=np.concatenate((self.errors, np.zeros(len(codes)))),
-            gram=None,
+            shared=_Shared(),
         )
 
     @property
@@ -181,13 +205,14 @@ class Posterior:
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """The expected losses of settings, and one standard deviation of each; both (settings,)."""
-        rows, variance = self._one_hot(codes), self.prior.spread**2
+        rows, variance = _one_hot(codes, self.counts), self.prior.spread**2
         covariance = (rows * variance) @ self._rows.T + _INTERCEPT**2
         contributions, base = self._expected
         sizes = self.warp.sizes(rows @ contributions + base)
         own = rows @ variance + _INTERCEPT**2 + (self.misfit * sizes) ** 2 * (1 + self.rough**2 * self._is_smooth)
         if self.contributions is not None:
-            covariance += self._alike(self._places(codes), self._places(self.codes)) * np.outer(sizes, self._sizes)
+            apart = _squared(self._places(codes), self._places(self.codes))
+            covariance += self._alike(apart) * np.outer(sizes, self._sizes)
         expected = rows @ self.prior.mean + covariance @ self._weights
         known = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
         spread = np.sqrt(np.maximum(own - (known**2).sum(axis=0), (LEAST * sizes) ** 2))
@@ -209,10 +234,16 @@ class Posterior:
     def _smoothed(self) -> Posterior:
         """The most likely one with a smooth rest, at places that this one's contributions give."""
         contributions, base = self._expected
-        best = replace(self, contributions=contributions, base=base, gram=self._gram)
-        places = best._places(self.codes)
-        usual = float(np.sqrt(np.median(_squared(places, places))))
-        best = replace(best, usual=usual if usual > _NOWHERE else 1.0)
+        places = np.asarray(contributions[self.codes + _starts(self.counts)])
+        apart = _squared(places, places)
+        usual = float(np.sqrt(np.median(apart)))
+        best = replace(
+            self,
+            contributions=contributions,
+            base=base,
+            usual=usual if usual > _NOWHERE else 1.0,
+            shared=_Shared(self._rows, self._gram, apart),
+        )
         for name, values in _TRIED.items():
             for value in values:
                 changes: dict[str, Any] = {name: value}
@@ -226,8 +257,8 @@ class Posterior:
 
     @cached_property
     def _gram(self) -> Floats:
-        if self.gram is not None:
-            return self.gram
+        if self.shared.gram is not None:
+            return self.shared.gram
         return np.asarray((self._rows * self.prior.spread**2) @ self._rows.T)
 
     @cached_property
@@ -237,8 +268,7 @@ class Posterior:
         rest = np.full((count, count), _INTERCEPT**2)
         rough = self.misfit
         if self.contributions is not None:
-            places = self._places(self.codes)
-            rest += self._alike(places, places) * np.outer(self._sizes, self._sizes)
+            rest += self._alike(self._apart) * np.outer(self._sizes, self._sizes)
             rough *= self.rough
         rest[np.diag_indices(count)] += self.errors**2 + (rough * self._sizes) ** 2 + LEAST**4
         return rest
@@ -273,27 +303,38 @@ class Posterior:
     def _is_smooth(self) -> bool:
         return self.contributions is not None
 
-    def _alike(self, first: Floats, second: Floats) -> Floats:
-        squared = _squared(first, second) / (2 * (self.reach * self.usual) ** 2)
+    def _alike(self, apart: Floats) -> Floats:
+        """The covariance of what is missed, in units of the sizes, at these squared distances of places."""
+        squared = apart / (2 * (self.reach * self.usual) ** 2)
         return np.asarray(self.misfit**2 * (np.exp(-squared) + np.exp(-squared / _NEARER**2)) / 2)
+
+    @cached_property
+    def _apart(self) -> Floats:
+        if self.shared.apart is not None:
+            return self.shared.apart
+        places = self._places(self.codes)
+        return _squared(places, places)
 
     def _places(self, codes: Codes) -> Floats:
         """(settings, parameters): what every choice contributes, as coordinates."""
         assert self.contributions is not None  # noqa: S101 - only asked for where something is smooth
-        return np.asarray(self.contributions[codes + self._starts])
-
-    @cached_property
-    def _starts(self) -> Codes:
-        return np.asarray(np.concatenate(([0], np.cumsum(self.counts)))[:-1], np.int64)
+        return np.asarray(self.contributions[codes + _starts(self.counts)])
 
     @cached_property
     def _rows(self) -> Floats:
-        return self._one_hot(self.codes)
+        return _one_hot(self.codes, self.counts) if self.shared.rows is None else self.shared.rows
 
-    def _one_hot(self, codes: Codes) -> Floats:
-        rows = np.zeros((len(codes), int(np.sum(self.counts))))
-        np.put_along_axis(rows, codes + self._starts, 1.0, axis=1)
-        return rows
+
+def _one_hot(codes: Codes, counts: Sequence[int]) -> Floats:
+    """(settings, choices of all parameters), 1 for what is chosen."""
+    rows = np.zeros((len(codes), int(np.sum(counts))))
+    np.put_along_axis(rows, codes + _starts(counts), 1.0, axis=1)
+    return rows
+
+
+def _starts(counts: Sequence[int]) -> Codes:
+    """Where the choices of every parameter begin."""
+    return np.asarray(np.concatenate(([0], np.cumsum(counts)))[:-1], np.int64)
 
 
 def _squared(first: Floats, second: Floats) -> Floats:

@@ -60,10 +60,13 @@ class Evidence:
         rows = np.flatnonzero(self.feasible) if self.feasible.any() else np.arange(len(self.codes))
         return np.asarray(rows[non_dominated(self.losses[rows])], np.int64)
 
+    def unknown(self, pool: Codes) -> Codes:
+        """The settings of ``pool`` that were not measured, and are not."""
+        return pool[~np.isin(_keys(pool), self._known)]
+
     @cached_property
-    def known(self) -> frozenset[bytes]:
-        """The settings that were measured, or are."""
-        return frozenset(row.tobytes() for row in (*self.codes, *self.pending))
+    def _known(self) -> Codes:
+        return _keys(np.concatenate((self.codes, self.pending)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +111,14 @@ class Proposer:
         for _ in range(_REFINED):
             best = [row for row, _ in best_batch(volumes, guesses, _RANKED * finalists)]
             pool = np.unique(np.concatenate((pool[best], self._mutants(pool[best], random))), axis=0) if best else pool
-            pool, guesses = self._hopeful(evidence, beliefs, self._unknown(evidence, pool))
+            pool, guesses = self._hopeful(evidence, beliefs, evidence.unknown(pool))
         ranked = [row for row, _ in best_batch(volumes, guesses, _RANKED * finalists)]
         chosen = _unseen(pool, ranked, identify, finalists)
         if not chosen:
             return []
         pool, guesses = pool[chosen], guesses.of(chosen)
         if self.price is not None:
-            guesses = guesses.told(self.price(pool) / self.limits)
+            guesses = guesses.told(self.price(pool))
             volumes = self._missing(evidence, beliefs, guesses, random)
         return [(pool[row], gain) for row, gain in best_batch(volumes, guesses, count)]
 
@@ -142,9 +145,9 @@ class Proposer:
         return pool[rows], guesses.of(rows)
 
     def _front(self, evidence: Evidence) -> Floats:
-        """(members, losses) in units of the limits; empty while nothing is feasible."""
+        """(members, losses); empty while nothing is feasible."""
         rows = evidence.front if evidence.feasible.any() else np.zeros(0, np.int64)
-        return np.asarray(evidence.losses[rows] / self.limits)
+        return np.asarray(evidence.losses[rows])
 
     def _missing(
         self, evidence: Evidence, beliefs: _Beliefs, guesses: Guesses, random: np.random.Generator
@@ -163,11 +166,7 @@ class Proposer:
         """Points of drawn additive models' fronts, and neighbours of the measured front; none that was measured."""
         front = evidence.codes[evidence.front]
         drawn = np.unique(np.concatenate((self._swept(beliefs.losses, random), self._mutants(front, random))), axis=0)
-        return self._unknown(evidence, drawn)
-
-    @staticmethod
-    def _unknown(evidence: Evidence, pool: Codes) -> Codes:
-        return pool[[row.tobytes() not in evidence.known for row in pool]]
+        return evidence.unknown(drawn)
 
     def _swept(self, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
         """Minima of weighted sums of losses: additive, so that every parameter is chosen alone (Shoham & Gersho 1988).
@@ -223,11 +222,17 @@ class _Beliefs:
     limits: Floats
 
     def guesses(self, pool: Codes) -> Guesses:
-        """What is expected of settings, in units of the limits."""
+        """What is expected of settings."""
         columns = [model.predict(pool) for model in self.losses]
         means, spreads = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
         chance = np.ones(len(pool)) if self.missed is None else 1 - self.missed.predict(pool)[0]
-        return Guesses(means / self.limits, spreads / self.limits, np.clip(chance, _LEAST_CHANCE, 1.0))
+        return Guesses(means, spreads, np.clip(chance, _LEAST_CHANCE, 1.0), self.limits)
+
+
+def _keys(codes: Codes) -> Codes:
+    """(settings,) a number that two settings share by chance alone, once in 10^19."""
+    factors = np.random.default_rng(0).integers(np.iinfo(np.int64).max, size=codes.shape[1], dtype=np.int64)
+    return np.asarray((codes + 1) @ factors)  # whole numbers, modulo 2^64
 
 
 def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) -> list[int]:

@@ -12,8 +12,10 @@ from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.distillation import soft_loss
 from kneepoint.compression.pruning import first_pairs
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
+from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import InputError
 from kneepoint.tasks.modes import module_mode
+from kneepoint.tasks.seeding import digest_seed, seeded
 
 SAMPLES = 128
 """Of the training data; more would rank choices little better, and cost as much again."""
@@ -35,7 +37,8 @@ def sensitivities(
 
     The distance is the KL divergence of the predicted classes in nats, or the mean squared error of the outputs where
     they are no classes; 0 for the choice that changes nothing. The choices of a parameter are tried from the one that
-    changes most; behind the first that does no harm the rest is estimated. Of students nothing is said.
+    changes most; behind the first that does no harm, or that is mild enough, the rest is estimated. Of students nothing
+    is said.
 
     Args:
         space: Whose choices are tried one at a time on the teacher.
@@ -49,9 +52,11 @@ def sensitivities(
         if report is not None:
             report(done, len(space.choices))
         found[name] = [0.0] * count
+        tried = count - 1 if name.startswith("bits/") else count // 2
         for choice in range(count - 1):
-            milder = found[name][choice - 1] if choice else math.inf
-            found[name][choice] = milder / _SHRINKS if milder < _HARMLESS else probe.distance({name: choice})
+            harsher = found[name][choice - 1] if choice else math.inf
+            is_known = harsher < _HARMLESS or choice >= tried
+            found[name][choice] = harsher / _SHRINKS if is_known else probe.distance({name: choice})
     return found
 
 
@@ -59,9 +64,13 @@ class _Probe:
     """The teacher with single changes, on the same few samples."""
 
     def __init__(self, space: JointSpace, compressor: Compressor, samples: int) -> None:
-        self._space, self._compressor = space, compressor
-        self._pairs = list(first_pairs(space.task.train, samples))
-        self._taught = self._outputs(space.task.model)
+        self._space, self._compressor, self._sketching = space, compressor, compressor.sketching(samples)
+        with seeded(digest_seed("sensitivities", compressor.seed)):
+            self._pairs = list(first_pairs(space.task.train, samples))
+        self._taught = {
+            self._compressor: self._outputs(space.task.model),
+            self._sketching: self._outputs(self._sketching.compress(Policy.build()).module),
+        }
         self._reference: Mapping[str, Choice] = {  # most bits, all channels, all blocks
             STUDENT: "teacher",
             **{name: count - 1 for name, count in space.choices.items()},
@@ -70,15 +79,17 @@ class _Probe:
     def distance(self, changes: Mapping[str, Choice]) -> float:
         """From the teacher to the teacher with ``changes``; the largest where that cannot be made."""
         policy = self._space.policy({**self._reference, **changes})
+        # rounded weights are kept for the search to come; a network that is cut for this alone need not be exact
+        compressor = self._sketching if policy.keep else self._compressor
         try:
-            outputs = self._outputs(self._compressor.compress(policy).module)
+            outputs = self._outputs(compressor.compress(policy).module)
         except InputError:
             raise  # the job is wrong, not the choice
         except Exception:
             return _LARGEST
         distances = [
             float(soft_loss(own, given, targets, temperature=1.0))
-            for own, given, (_, targets) in zip(outputs, self._taught, self._pairs, strict=True)
+            for own, given, (_, targets) in zip(outputs, self._taught[compressor], self._pairs, strict=True)
         ]
         mean = sum(distances) / len(distances)
         return min(mean, _LARGEST) if math.isfinite(mean) else _LARGEST

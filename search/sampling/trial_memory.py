@@ -27,7 +27,7 @@ STANDARD_ERRORS = "standard_errors"
 _SURE = 0.01
 """Added to what is believed of a contribution, as the doubt of it."""
 _OF_COSTS = (PLAIN, RATIOS)
-_SINGLES, _RANDOM = 192, 128
+_SINGLES, _RANDOM = 192, 64
 """Settings that are priced, to learn what others cost."""
 _TOLD = 256
 """Of the settings that were priced since, the latest are remembered: they lie where the search is."""

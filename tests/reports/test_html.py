@@ -222,3 +222,14 @@ def test_long_lists_of_failures_are_cut(make_run: WriteRun) -> None:
 def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"front\.json, trials\.jsonl and job\.yaml"):
         write_report(tmp_path)
+
+
+def test_the_front_names_what_cannot_be_told_apart(make_run: WriteRun) -> None:
+    def alike(content: dict[str, Any]) -> None:
+        one, *others = content["fronts"]["all"]
+        content["alike"] = {"all": {one: others[:5], others[0]: [one]}}
+
+    page = report_html(RunView.read(make_run(front=alike)))
+    assert "not told apart from" in page
+    assert "and 2 more" in page
+    assert "not told apart from" not in report_html(RunView.read(make_run()))

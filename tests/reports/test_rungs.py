@@ -66,3 +66,30 @@ def test_the_summary_says_it(make_run: WriteRun) -> None:
         "3 candidates were measured as ptq and as recovered: the ranks of their accuracy correlate by 0.33 "
         "(Kendall's tau), and it changed by +0.4000 in the median."
     )
+
+
+def test_the_sum_of_sensitivities_is_the_proxy(make_run: WriteRun) -> None:
+    path = make_run()
+    run_with(path, [(0.9, 0.9), (0.8, 0.9), (0.5, 0.9), (0.6, 0.9)])
+    file = path / "trials.jsonl"
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    for entry, (bits, keep) in zip(entries[::2], [(2, 2), (1, 2), (0, 1), (0, 0)], strict=True):
+        entry["policy"]["student"] = "teacher"
+        entry["parameters"] = {"student": "teacher", "bits/stem": bits, "keep/stem": keep}
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    values = {"bits/stem": [0.5, 0.1, 0.0], "keep/stem": [0.4, 0.2, 0.0]}
+    (path / "sensitivities.json").write_text(json.dumps({"schema": "kneepoint.sensitivities/1", "values": values}))
+    proxy, trained = rungs(RunView.read(path))
+    assert (proxy.lower, proxy.upper, proxy.candidates) == ("proxy", "ptq", 4)
+    assert proxy.tau == pytest.approx(2 / 3)
+    assert proxy.to_json()["gain"] is None
+    assert trained.lower == "ptq"
+    assert "sums of their layers' sensitivities" in "\n".join(summary_lines(RunView.read(path)))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"values": {"bits/stem": ["x"]}}', '{"values": {"bits/stem": []}}'])
+def test_sensitivities_that_say_nothing_make_no_proxy(make_run: WriteRun, text: str) -> None:
+    path = make_run()
+    run_with(path, [(0.9, 0.9), (0.8, 0.9), (0.5, 0.9)])
+    (path / "sensitivities.json").write_text(text)
+    assert [one.lower for one in rungs(RunView.read(path))] == ["ptq"]

@@ -1,8 +1,10 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kneepoint.reports import RunView, summary_lines
+from kneepoint.reports.wording import short_id
 
 WriteRun = Callable[..., Path]
 
@@ -19,6 +21,32 @@ def test_says_what_was_searched_and_what_came_out(run_directory: Path) -> None:
     assert "x faster on raspberry-pi-4b" in knee
     assert knee.endswith("x smaller.")
     assert "measured as ptq and as recovered: the ranks of their accuracy correlate by" in rung
+
+
+def test_says_which_candidates_cannot_be_told_apart(make_run: WriteRun) -> None:
+    def alike(content: dict[str, Any]) -> None:
+        twin = next(one for one in content["fronts"]["all"] if one != content["knee"])
+        content["alike"] = {"all": {content["knee"]: [twin], twin: [content["knee"]]}}
+
+    view = RunView.read(make_run(front=alike))
+    _, _, line, *_ = summary_lines(view)
+    assert line.startswith("Of 10 candidates 2 cannot be told apart from another one by two standard errors")
+    assert view.knee is not None
+    assert line.endswith(f"from the knee {short_id(view.front.alike['all'][view.knee.id][0])} cannot.")
+
+
+def test_says_how_many_trials_were_stopped(make_run: WriteRun) -> None:
+    path = make_run()
+    file = path / "trials.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    searched = [line for line in lines if line["baseline"] is None]
+    for entry, samples in zip(searched, (64, 128, 256), strict=False):
+        entry["samples"] = samples
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (
+        "3 trials were stopped as soon as the front surely dominated them, after 128 validation samples"
+        in "\n".join(summary_lines(RunView.read(path)))
+    )
 
 
 def empty(content: dict[str, Any]) -> None:

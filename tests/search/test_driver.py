@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import optuna
 import pytest
 
 from kneepoint.objectives import Accuracy, Latency, Size, View
-from kneepoint.reports import RunView
+from kneepoint.reports import RunView, summary_lines
 from kneepoint.search.driver import Driver, Status
 from kneepoint.search.evaluator import Evaluator
 from kneepoint.search.front import Candidate
@@ -97,7 +98,7 @@ def test_the_same_seed_gives_the_same_front_to_the_byte(finished: Path, joint: J
         ("searching", 7),
         ("recovering", 0),
         ("recovering", 1),
-        ("exporting", 1),
+        ("exporting", 0),
         ("measuring baselines", 4),
         ("done", 0),
     ],
@@ -258,7 +259,8 @@ def test_minutes_are_kept(joint: JointSpace, tmp_path: Path) -> None:
 
 def test_one_objective_and_mixed_directions(joint: JointSpace, tmp_path: Path) -> None:
     result = tiny_problem.run(tiny_problem.job(joint, objectives=[Accuracy()], trials=4), tmp_path / "one")
-    assert len(result.front) == 1
+    best = result.front[0]
+    assert result.front.alike().get(best.id, []) == [one.id for one in result.front[1:]]
     mixed = ["loss", "accuracy", Size(), "parameters"]
     result = tiny_problem.run(tiny_problem.job(joint, objectives=mixed, trials=6), tmp_path / "mixed")
     assert [axis.direction for axis in result.front.axes] == ["minimize", "maximize", "minimize", "minimize"]
@@ -319,3 +321,27 @@ def test_candidates_of_a_result_know_their_task(joint: JointSpace, tmp_path: Pat
     assert candidate.executed is not None
     assert candidate.test is not None
     assert result.baselines["teacher fp32"][0].values == {name: score.value for name, score in result.teacher.items()}
+
+
+def test_the_best_of_the_recovered_are_trained_to_their_end_where_the_job_asks(
+    joint: JointSpace, tmp_path: Path
+) -> None:
+    longer = replace(tiny_problem.FAST, full=replace(tiny_problem.FAST.recovery, steps=4))
+    result = tiny_problem.run(tiny_problem.job(joint, settings=longer), tmp_path)
+    assert {one.fidelity for one in result.front} == {"full"}
+    counts = Counter(record.fidelity for record in TrialLog(tmp_path / "trials.jsonl").records if not record.baseline)
+    assert counts["ptq"] == 8
+    assert counts["recovered"] >= counts["full"] >= 1
+    assert [one.fidelity for one in read_front(json.loads(front_bytes(tmp_path)))] == ["full"] * len(result.front)
+
+
+def test_hopeless_candidates_are_stopped_and_never_climb(joint: JointSpace, tmp_path: Path) -> None:
+    space = tiny_problem.space(joint.task, weight_bits=(2, 8), keep=(1.0, 0.5, 0.25))
+    tiny_problem.run(tiny_problem.job(space, sampler="random", trials=40), tmp_path)
+    records = TrialLog(tmp_path / "trials.jsonl").records
+    stopped = {record.policy.id for record in records if record.samples is not None}
+    assert stopped
+    assert all(record.samples == 64 for record in records if record.policy.id in stopped)
+    assert not stopped & {record.policy.id for record in records if record.fidelity == "recovered"}
+    assert not stopped & {record.policy.id for record in records if record.baseline}
+    assert "were stopped as soon as the front" in "".join(summary_lines(RunView.read(tmp_path)))

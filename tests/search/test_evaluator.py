@@ -7,17 +7,20 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.objectives import Accuracy, Latency, Size
+from kneepoint.objectives.objective import Direction
 from kneepoint.search.evaluator import Evaluator, NetworkBuilder
-from kneepoint.search.record import Record
+from kneepoint.search.racing import Race
+from kneepoint.search.record import FIDELITIES, Record
 from kneepoint.spaces.joint_space import JointSpace, joint_space
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import RunError
+from kneepoint.tasks.errors import JobError, RunError
 from kneepoint.tasks.residual_network import ResidualNet
 from kneepoint.tasks.task import Task
 from tests.search import tiny_problem
@@ -101,3 +104,55 @@ def test_a_full_disk_is_no_failure_of_the_candidate(
     monkeypatch.setattr(CompressedNetwork, "save", full)
     with pytest.raises(RunError, match="No space left on device; make room"):
         evaluator(joint, tmp_path).evaluate(policies(joint)[0], "recovered")
+
+
+def race(joint: JointSpace, rivals: list[dict[str, float]]) -> Race:
+    directions: dict[str, Direction] = {"latency_ms@raspberry-pi-4b": "minimize", "size_mb": "minimize"}
+    return Race(joint.task.metric, directions, 96, rivals)
+
+
+def test_a_lost_race_is_over_before_all_samples_are_seen(joint: JointSpace, tmp_path: Path) -> None:
+    perfect = [{"accuracy": 1.0, "latency_ms@raspberry-pi-4b": 0.0, "size_mb": 0.0}]
+    policy = joint.policy(joint.uniform("width=4", 4, 0.5))
+    whole = evaluator(joint, tmp_path).evaluate(policy)
+    stopped = evaluator(joint, tmp_path).evaluate(policy, race=race(joint, perfect))
+    assert (whole.samples, stopped.samples) == (None, 64)
+    assert whole.scores is not None
+    assert stopped.scores is not None
+    assert stopped.scores["size_mb"] == whole.scores["size_mb"]
+    assert (stopped.scores["accuracy"].error or 0) > (whole.scores["accuracy"].error or 0)
+    assert Record.from_line(stopped.to_line()).samples == 64
+
+
+@pytest.mark.parametrize(
+    "rivals",
+    [
+        [],
+        [{"accuracy": 1.0, "latency_ms@raspberry-pi-4b": 9e9, "size_mb": 0.0}],
+        [{"accuracy": 0.0, "latency_ms@raspberry-pi-4b": 0.0, "size_mb": 0.0}],
+    ],
+    ids=["no rival", "a dearer one", "a worse one"],
+)
+def test_a_race_that_is_not_lost_changes_nothing(
+    joint: JointSpace, tmp_path: Path, rivals: list[dict[str, float]]
+) -> None:
+    policy = joint.policy(joint.uniform("width=4", 4, 0.5))
+    found = evaluator(joint, tmp_path).evaluate(policy, race=race(joint, rivals))
+    assert found.samples is None
+    assert found.scores == evaluator(joint, tmp_path).evaluate(policy).scores
+
+
+def test_the_full_fidelity_trains_for_longer(joint: JointSpace, tmp_path: Path) -> None:
+    policy = policies(joint)[0]
+    longer = evaluator(joint, tmp_path)
+    longer.settings = replace(tiny_problem.FAST, full=replace(tiny_problem.FAST.recovery, steps=5))
+    records = [longer.evaluate(policy, fidelity) for fidelity in FIDELITIES]
+    assert [record.error for record in records] == [None] * 3
+    assert records[0].weights is None
+    assert records[1].weights != records[2].weights
+    assert NetworkBuilder(longer, records[2])().policy == policy
+
+
+def test_the_full_fidelity_needs_its_steps(joint: JointSpace, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="full_steps"):
+        evaluator(joint, tmp_path).evaluate(policies(joint)[0], "full")

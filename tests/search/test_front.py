@@ -170,3 +170,26 @@ def test_the_front_of_a_front_and_one_more_is_the_front_of_all(values: list[tupl
     whole = Front(candidates, axes, {})
     assert list(grown) == list(whole)
     assert (losses(grown, axes) == losses(whole, axes)).all()
+
+
+def test_within_noise_what_cannot_be_told_apart_stays(candidate: Make, axes: tuple[Axis, ...]) -> None:
+    """Accuracies have a standard error of 0.01; sizes are exact."""
+    best, tied, larger = (
+        candidate(0.9, name="a"),
+        candidate(0.89, name="b"),
+        candidate(0.89, 5.0, 0.6, name="c"),
+    )
+    front = Front([best, tied, larger], axes, TEACHER, within_noise=True)
+    assert list(front) == [best, tied]
+    assert list(Front([best, tied, larger], axes, TEACHER)) == [best]
+    assert front.hypervolume == Front([best], axes, TEACHER).hypervolume
+    assert list(front.for_device("pi")) == [best, tied]
+    assert list(front.where("accuracy >= 0.5")) == [best, tied]
+
+
+def test_alike_names_the_members_that_no_uncertain_objective_tells_apart(
+    candidate: Make, axes: tuple[Axis, ...]
+) -> None:
+    near, nearer, far = candidate(0.9, name="a"), candidate(0.89, 5.0, 0.1, "b"), candidate(0.5, 1.0, 0.05, "c")
+    assert Front([near, nearer, far], axes, TEACHER).alike() == {near.id: [nearer.id], nearer.id: [near.id]}
+    assert Front([], axes, TEACHER).alike() == {}

@@ -55,6 +55,15 @@ def test_the_content_names_fronts_baselines_and_the_knee(front: Front, candidate
     assert content["constraints"] == ["size_mb <= 2"]
 
 
+def test_what_cannot_be_told_apart_is_written_and_read(candidate: Make, axes: tuple[Axis, ...]) -> None:
+    members = [candidate(0.9, name="a"), candidate(0.89, name="b")]
+    front = Front(members, axes, {name: one.value for name, one in TEACHER.items()}, within_noise=True)
+    content = content_of(front)
+    groups = {members[0].id: [members[1].id], members[1].id: [members[0].id]}
+    assert content["alike"] == {"all": groups, "pi": groups}
+    assert list(read_front(content)) == list(front) == members
+
+
 def test_an_empty_front_is_written_and_read(axes: tuple[Axis, ...]) -> None:
     content = content_of(Front([], axes, {}))
     assert (content["knee"], content["hypervolume"], content["fronts"]["all"]) == (None, 0.0, [])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kneepoint.search.pareto import Matrix, contributions, hypervolume, largest_contributors, non_dominated
+from kneepoint.search.pareto import Matrix, hypervolume, non_dominated
 
 tables = arrays.arrays(
     np.float64,
@@ -58,22 +58,6 @@ def test_hypervolume_ignores_the_order_and_never_falls_with_more_points(points: 
 
 @settings(deadline=None)
 @given(points=tables)
-def test_contributions_are_what_the_whole_loses_without_a_row(points: Matrix) -> None:
-    assert not contributions(points)[~np.isfinite(points).all(axis=1)].any()
-    points = points[np.isfinite(points).all(axis=1)]
-    whole, added = hypervolume(points), contributions(points)
-    boxed = np.maximum(points, 0.0)
-    front = non_dominated(boxed)
-    for row in front:
-        if sum((boxed[row] == other).all() for other in boxed) == 1:
-            others = [other for other in front if other != row]
-            assert added[row] == pytest.approx(whole - hypervolume(points[others]), abs=1e-9)
-    assert (added >= 0).all()
-    assert added.sum() <= whole + 1e-9
-
-
-@settings(deadline=None)
-@given(points=tables)
 def test_the_front_is_mutually_non_dominated_and_covers_the_rest(points: Matrix) -> None:
     front = non_dominated(points)
     assert all(np.isfinite(points[row]).all() for row in front)
@@ -87,12 +71,3 @@ def test_the_front_is_mutually_non_dominated_and_covers_the_rest(points: Matrix)
 
 def test_of_equal_rows_the_first_stays() -> None:
     assert non_dominated(table((0.9, 0.9), (0.2, 0.3), (0.2, 0.3), (0.1, 0.8))) == [1, 3]
-
-
-def test_the_largest_contributors_cover_most() -> None:
-    points = table((0.1, 0.9), (0.11, 0.89), (0.5, 0.5), (0.9, 0.1), (0.95, 0.09))
-    kept = largest_contributors(points, 3)
-    best = max(itertools.combinations(range(5), 3), key=lambda rows: hypervolume(points[list(rows)]))
-    assert tuple(kept) == best
-    assert largest_contributors(points, 9) == [0, 1, 2, 3, 4]
-    assert largest_contributors(np.empty((0, 2)), 3) == []

@@ -37,7 +37,7 @@ def test_the_line_has_the_keys_that_readers_rely_on() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"fidelity": "full"},
+        {"fidelity": "fuller"},
         {"policy": {"student": "teacher", "keep": {}, "layers": {"stem": {"weight_bits": 5, "activation_bits": 8}}}},
         {"seconds": None},
         {"scores": {"accuracy": 0.5}},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ unit = st.floats(0.0, 0.95)
 
 
 def guesses(mean: Floats, spread: float = 0.0) -> Guesses:
-    return Guesses(mean, np.full(mean.shape, spread), np.ones(len(mean)))
+    return Guesses(mean, np.full(mean.shape, spread), np.ones(len(mean)), np.ones(mean.shape[1]))
 
 
 def missing(front: Floats, mean: Floats, spread: float = 0.0, count: int = 8000) -> MissingVolume:
@@ -42,6 +44,26 @@ def test_an_uncertain_point_adds_what_its_draws_add_on_average() -> None:
     draws = mean + 0.1 * np.random.default_rng(1).standard_normal((4000, 2))
     adds = [hypervolume(np.concatenate((front, draw[None]))) - hypervolume(front) for draw in draws]
     assert gain == pytest.approx(np.mean(adds), rel=0.05)
+
+
+def test_beyond_a_limit_nothing_is_added_and_within_it_the_whole_volume() -> None:
+    """A limit says what is feasible; how much a feasible setting covers is still counted up to the reference point."""
+    mean, limits = np.array([[0.4, 0.4]]), np.array([0.42, 1.0])
+    limited = replace(guesses(mean, 0.1), limits=limits)
+    volume = MissingVolume.of(np.zeros((0, 2)), limited, [0, 1], np.random.default_rng(0), 20_000)
+    gain = float(volume.covered(limited)[0] @ volume.weights)
+    draws = mean + 0.1 * np.random.default_rng(1).standard_normal((4000, 2))
+    adds = [hypervolume(draw[None]) if (draw <= limits).all() else 0.0 for draw in draws]
+    assert gain == pytest.approx(np.mean(adds), rel=0.05)
+
+
+def test_a_limit_on_a_loss_of_another_front_counts() -> None:
+    mean = np.array([[0.4, 0.2], [0.4, 0.5]])
+    limited = replace(guesses(mean), limits=np.array([1.0, 0.3]))
+    assert limited.may_add(np.zeros((0, 2)), [[0]]).tolist() == [True, False]
+    volume = MissingVolume.of(np.zeros((0, 2)), limited, [0], np.random.default_rng(0), 100)
+    gains = volume.covered(limited) @ volume.weights
+    assert gains == pytest.approx([0.6, 0.0], abs=0.05)
 
 
 def test_a_batch_spreads_over_what_is_missing() -> None:
@@ -77,7 +99,7 @@ def test_a_point_is_dominated_by_what_is_as_good() -> None:
 
 def test_what_is_probably_infeasible_adds_as_much_less() -> None:
     mean = np.array([[0.3, 0.3]])
-    volume, doubtful = missing(np.zeros((0, 2)), mean), Guesses(mean, np.zeros((1, 2)), np.array([0.25]))
+    volume, doubtful = missing(np.zeros((0, 2)), mean), Guesses(mean, np.zeros((1, 2)), np.array([0.25]), np.ones(2))
     (_, whole), *_ = best_batch([volume], guesses(mean), 1)
     (_, quarter), *_ = best_batch([volume], doubtful, 1)
     assert quarter == pytest.approx(whole / 4)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.compressor import Compressor
@@ -14,6 +15,7 @@ from kneepoint.search.sampling.sensitivity import sensitivities
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobError
+from kneepoint.tasks.task import Task
 from tests.search.tiny_problem import FAST, space
 
 
@@ -41,27 +43,31 @@ def test_behind_a_harmless_choice_the_rest_is_estimated(
     joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Policy] = []
-    real = compressor.compress
+    real = Compressor.compress
 
-    def compress(policy: Policy) -> CompressedNetwork:
+    def compress(self: Compressor, policy: Policy) -> CompressedNetwork:
         made.append(policy)
-        return real(policy)
+        return real(self, policy)
 
-    monkeypatch.setattr(compressor, "compress", compress)
+    monkeypatch.setattr(Compressor, "compress", compress)
     monkeypatch.setattr("kneepoint.search.sampling.sensitivity._HARMLESS", 1e9)
     found = sensitivities(joint, compressor)
-    assert len(made) == len(joint.choices)
+    assert len(made) == len(joint.choices) + 1  # the teacher itself
     assert all(first / 4 == second for first, second, *rest in found.values() if rest)
 
 
 def test_a_choice_that_breaks_the_network_is_the_worst(
     joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Any) -> Any:
-        raise RuntimeError("no kernel for this")
+    real = Compressor.compress
 
-    monkeypatch.setattr(compressor, "compress", fail)
-    assert all(set(values[:-1]) == {20.0} for values in sensitivities(joint, compressor).values())
+    def fail(self: Compressor, policy: Policy) -> Any:
+        if policy != Policy.build():
+            raise RuntimeError("no kernel for this")
+        return real(self, policy)
+
+    monkeypatch.setattr(Compressor, "compress", fail)
+    assert all(values[0] == 20.0 for values in sensitivities(joint, compressor).values())
 
 
 def test_a_wrong_job_is_not_taken_for_a_bad_choice(
@@ -75,7 +81,26 @@ def test_a_wrong_job_is_not_taken_for_a_bad_choice(
         sensitivities(joint, compressor)
 
 
+def test_a_network_that_keeps_almost_all_is_near_the_teacher(joint: JointSpace, tmp_path: Path) -> None:
+    """Its BatchNorms are re-estimated, as those of the network that it is compared with."""
+    wide = space(joint.task, weight_bits=(8, 16), keep=(1.0, 0.875, 0.25), students=None)
+    found = sensitivities(wide, Compressor(wide, StudentStore(tmp_path), settings=FAST), samples=32)
+    kept = [values for name, values in found.items() if name.startswith("keep/")]
+    assert all(quarter > most for quarter, most, _ in kept)
+
+
 def test_progress_is_told(joint: JointSpace, compressor: Compressor) -> None:
     told: list[tuple[int, int]] = []
     sensitivities(joint, compressor, report=lambda done, total: told.append((done, total)))
     assert told == [(done, len(joint.choices)) for done in range(len(joint.choices))]
+
+
+def test_a_loader_that_shuffles_changes_nothing(joint: JointSpace, tmp_path: Path) -> None:
+    samples = [pair for x, y in joint.task.train for pair in zip(x, y, strict=True)]
+    task, loader = joint.task, torch.utils.data.DataLoader(samples, batch_size=16, shuffle=True)  # type: ignore[var-annotated, arg-type]  # pairs of tensors are a data set
+    shuffled = space(Task(task.model, task.example_input, loader, task.validation), students=None)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(sensitivities(shuffled, Compressor(shuffled, StudentStore(tmp_path), settings=FAST), samples=32))
+    assert found[0] == found[1]
