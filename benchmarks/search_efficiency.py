@@ -101,8 +101,8 @@ def _followed(run: Run, problem: Problem, method: Method) -> dict[str, Any]:
             front = np.concatenate((front, [problem.losses(told)]))
             front = front[non_dominated(front)]
         if number in POINTS:
-            past_anchors = number > len(problem.anchors)
-            extra = problem.price_seconds + (problem.sensitivity_seconds if advised and past_anchors else 0.0)
+            past_anchors = number > len(problem.anchors)  # before that, neither prices nor sensitivities are asked for
+            extra = problem.price_seconds + (problem.sensitivity_seconds if advised else 0.0) if past_anchors else 0.0
             kept["evaluations"].append(number)
             kept["hypervolume"].append(round(hypervolume(front), 6))
             kept["seconds"].append(round(proposing + (extra if run.method in ABLATIONS else 0.0), 3))
