@@ -35,7 +35,7 @@ JOB: dict[str, Any] = {
     "objectives": ["accuracy", "latency_ms@raspberry-pi-4b", "latency_ms@x86-server", "size_mb"],
     "constraints": ["accuracy_drop <= 0.0175"],
     "sampler": "kneepoint",
-    "trials": 100,
+    "trials": 120,
     "seed": 0,
     "threads": 1,
     "training": {
