@@ -6,7 +6,7 @@ import importlib.metadata
 import numbers
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from optuna.samplers import BaseSampler
@@ -189,8 +189,17 @@ class Job:
             "calibration_samples": self.settings.calibration_samples,
             "importance": self.settings.importance,
             "pruning_steps": self.settings.pruning_steps,
-            **({} if self.settings.full is None else {"full_steps": self.settings.full.steps}),
+            **self._full_training(),
         }
+
+    def _full_training(self) -> dict[str, int | float | str]:
+        """Its steps; and all of it where it differs from recovery in more, which a job file cannot ask for."""
+        full = self.settings.full
+        if full is None:
+            return {}
+        alike = full == replace(self.settings.recovery, steps=full.steps)
+        rest = {} if alike else {f"full_{name}": value for name, value in asdict(full).items()}
+        return {**rest, "full_steps": full.steps}
 
     def _students_json(self) -> Any:
         students = self.space.students

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kneepoint.front_door import run_file
 from kneepoint.job_file import default_threads, parse_job, read_job_file, resolve_job, resumable
+from kneepoint.search.job import same_job
 from kneepoint.tasks.errors import DeviceError, InputError, JobError, ObjectiveError, RunError, SpaceError, TaskError
 
 MINIMAL = {"task": "tiny_task.py:task", "objectives": ["accuracy"]}
@@ -34,6 +36,15 @@ def test_formats_blocks_and_widths_of_a_space_survive_the_run_directory(folder: 
     assert again.space.choices == job.space.choices
     assert again.space.formats == job.space.formats
     assert again.space.channel_multiple == 4
+
+
+def test_full_training_is_recovery_for_longer_and_survives_the_run_directory(folder: Path) -> None:
+    plain = resolve_job(parse_job(MINIMAL, "job"), folder)
+    assert plain.settings.full is None
+    job = resolve_job(parse_job({**MINIMAL, "training": {"recovery_steps": 5, "full_steps": 50}}, "job"), folder)
+    assert job.settings.full == replace(job.settings.recovery, steps=50)
+    assert resolve_job(resumable(job.to_json()), folder).settings == job.settings
+    assert same_job(plain.to_json(), job.to_json()) == "training"
 
 
 @pytest.mark.parametrize(

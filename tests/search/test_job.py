@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_what_makes_another_job(joint: JointSpace) -> None:
     assert same_job(wanted, {**wanted, "trials": 9, "minutes": 1.0, "sampler": "tpe"}) is None
     for key in ("fingerprint", "space", "objectives", "constraints", "seed", "threads", "training", "devices"):
         assert same_job(wanted, {**wanted, key: "other"}) == key
+
+
+def test_another_full_training_is_another_job(joint: JointSpace) -> None:
+    fulls = [replace(tiny_problem.FAST.recovery, steps=9, learning_rate=rate) for rate in (1e-3, 1e-2)]
+    first, second = (
+        tiny_problem.job(joint, settings=replace(tiny_problem.FAST, full=full)).to_json() for full in fulls
+    )
+    assert same_job(first, first) is None
+    assert same_job(first, second) == "training"
 
 
 def test_what_a_constraint_reads_is_scored(joint: JointSpace) -> None:
