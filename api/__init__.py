@@ -37,8 +37,12 @@ if TYPE_CHECKING:
         View,
         objective,
     )
+    from kneepoint.search.callbacks import Callback
     from kneepoint.search.driver import Result
     from kneepoint.search.front import Candidate, Front
+    from kneepoint.search.mlflow_callback import MlflowCallback
+    from kneepoint.search.tensorboard_callback import TensorBoardCallback
+    from kneepoint.search.workers.settings import Workers
     from kneepoint.spaces.joint_space import JointSpace, joint_space
     from kneepoint.spaces.policy import Policy
     from kneepoint.spaces.students import StudentFamily
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Accuracy": "kneepoint.objectives.quality",
+    "Callback": "kneepoint.search.callbacks",
     "Candidate": "kneepoint.search.front",
     "CompressionSettings": "kneepoint.compression.settings",
     "Distillation": "kneepoint.compression.distillation",
@@ -59,6 +64,7 @@ _HOMES = {
     "MACs": "kneepoint.objectives.costs",
     "MeasuredLatency": "kneepoint.objectives.measured",
     "Metric": "kneepoint.tasks.metrics",
+    "MlflowCallback": "kneepoint.search.mlflow_callback",
     "Objective": "kneepoint.objectives.objective",
     "Parameters": "kneepoint.objectives.costs",
     "PeakMemory": "kneepoint.objectives.costs",
@@ -69,7 +75,9 @@ _HOMES = {
     "Size": "kneepoint.objectives.costs",
     "StudentFamily": "kneepoint.spaces.students",
     "Task": "kneepoint.tasks.task",
+    "TensorBoardCallback": "kneepoint.search.tensorboard_callback",
     "View": "kneepoint.objectives.view",
+    "Workers": "kneepoint.search.workers.settings",
     "compare_latency": "kneepoint.deployment.measuring",
     "export": "kneepoint.front_door",
     "inspect": "kneepoint.front_door",
@@ -84,6 +92,7 @@ _HOMES = {
 
 __all__ = [
     "Accuracy",
+    "Callback",
     "Candidate",
     "CompressionSettings",
     "Distillation",
@@ -95,6 +104,7 @@ __all__ = [
     "MACs",
     "MeasuredLatency",
     "Metric",
+    "MlflowCallback",
     "Objective",
     "Parameters",
     "PeakMemory",
@@ -105,7 +115,9 @@ __all__ = [
     "Size",
     "StudentFamily",
     "Task",
+    "TensorBoardCallback",
     "View",
+    "Workers",
     "compare_latency",
     "export",
     "inspect",

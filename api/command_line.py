@@ -37,6 +37,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts a
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of one inference.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to measure.")]
+RayOption = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Candidates that are measured at the same time.")
+]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", help="Wall time for measuring them.")]
 
 
@@ -107,13 +113,16 @@ def search(
     out: Annotated[Path | None, typer.Option("--out", help="The run directory; by default runs/TASK.")] = None,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search as JOB.yaml says; a run that is there already is gone on with."""
     from kneepoint.front_door import run_file
 
-    given = [f"{key}={value}" for key, value in (("trials", trials), ("minutes", minutes)) if value is not None]
+    options = {"trials": trials, "minutes": minutes, "ray": ray, "workers.count": workers}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
     directory = run_file(job, out, [*(overrides or []), *given])
     show_front(directory, None, as_json)
 
@@ -124,13 +133,15 @@ def resume(
     directory: RunArgument,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go on after any interruption, with nothing lost and nothing measured twice."""
     from kneepoint.front_door import resume as resume_run
 
-    budgets = {key: value for key, value in (("trials", trials), ("minutes", minutes)) if value is not None}
-    resume_run(directory, overrides=budgets)
+    options = {"trials": trials, "minutes": minutes, "ray": ray, "workers": workers}
+    resume_run(directory, overrides={key: value for key, value in options.items() if value is not None})
     show_front(directory, None, as_json)
 
 
@@ -143,6 +154,31 @@ def front(
 ) -> None:
     """Show the front beside its baselines."""
     show_front(directory, device, as_json)
+
+
+@app.command()
+@reported
+def status(
+    directory: RunArgument,
+    as_json: JsonOption = False,
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", metavar="SECONDS", min=0.1, help="Look again so often, until the run ended or Ctrl-C."),
+    ] = None,
+) -> None:
+    """Say where a run stands; it may go on meanwhile, and nothing is changed."""
+    from kneepoint.reports.run_status import status_of
+    from kneepoint.reports.status_view import status_views, watch_status
+
+    if as_json and watch is not None:
+        raise InputError("--json is looked at once, --watch again and again; got both: leave one of them out")
+    if as_json:
+        _print_json(status_of(directory).to_json())
+    elif watch is not None:
+        watch_status(directory, watch)
+    else:
+        for view in status_views(status_of(directory)):
+            _print(view)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kneepoint.job_file import read_job_file, resolve_job, resumable
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to
 from kneepoint.reports import Inspection, LiveDisplay, write_report
+from kneepoint.search.callbacks import Callback
 from kneepoint.search.driver import Driver, Result, Status
 from kneepoint.search.evaluator import Evaluator, MeasuredBy, NetworkBuilder
 from kneepoint.search.front import Candidate, Front
@@ -26,9 +27,10 @@ from kneepoint.search.inspection import inspect_space
 from kneepoint.search.job import Job, check_budget
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.time_estimate import Effort
+from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import JointSpace, joint_space
 from kneepoint.spaces.students import auto_family
-from kneepoint.tasks.errors import InputError, JobError, RunError
+from kneepoint.tasks.errors import InputError, RunError
 from kneepoint.tasks.task import Task
 
 
@@ -99,6 +101,9 @@ def search(
     threads: int = 1,
     settings: CompressionSettings | None = None,
     measure: MeasuredBy = "simulator",
+    workers: int | Workers = 1,
+    storage: str | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
     """Search ``space`` and return the front of networks that can be deployed.
@@ -116,12 +121,19 @@ def search(
         minutes: Wall time for measuring them; recovery and export of the front come after it.
         seed: Of everything: the same seed gives the same front.
         out: The run directory; by default ``runs/TASK``.
-        ray: Must be None: clusters are not there yet.
+        ray: The address of a Ray cluster whose workers measure candidates: ``auto``, ``HOST:PORT`` or
+            ``ray://HOST:PORT``; None to measure on this machine.
         threads: Of torch, while training and measuring. The results depend on it in their last bits.
         settings: How students are trained, networks quantized and pruned, and how they recover.
         measure: What candidates are measured with: the ``simulator`` in torch, or ``onnxruntime`` on this machine,
             which is several times as fast on processors with integer instructions and takes a second or two once for
             every architecture. Both give the same outputs but for rounding.
+        workers: How many candidates are measured at the same time, and what each worker may use. One works in this
+            process, unless it has a limit of memory or of silence; more are processes of their own.
+        storage: The URL of a database that holds the trial log, so that several drivers, each with a directory of its
+            own, work on one run; None for a file in the run directory.
+        callbacks: Told of every trial: :class:`kneepoint.MlflowCallback`, :class:`kneepoint.TensorBoardCallback`, or
+            your own :class:`kneepoint.Callback`.
         progress: Whether to show progress on standard error.
 
     Returns:
@@ -131,8 +143,6 @@ def search(
         InputError: If an argument is wrong; nothing was computed then.
         JobFailed: If the job was well-formed and could not be done.
     """
-    if ray is not None:
-        raise JobError("ray= must be None: this version searches in one process; leave it out")
     job = Job.resolve(
         task,
         space,
@@ -145,6 +155,10 @@ def search(
         threads=threads,
         settings=settings,
         measure=measure,
+        workers=workers,
+        ray=ray,
+        storage=storage,
+        callbacks=callbacks,
         references=_references(objectives),
     )
     return run_job(job, Path(out) if out is not None else Path("runs") / _folder_name(task.name), progress)
@@ -159,13 +173,24 @@ def run_job(job: Job, out: Path, progress: bool = True) -> Result:
     try:
         with display as shown:
             try:
-                return Driver(job, directory, _observer(shown)).run()
-            finally:
-                if directory.front_file.exists():
-                    write_report(out)
+                result = Driver(job, directory, _observer(shown)).run()
+            except BaseException:
+                with suppress(Exception):  # the search's own error is the one to hear of
+                    _end(job, directory, None)
+                raise
+            _end(job, directory, result.front)
+            return result
     finally:
         directory.unlock()
         torch.set_num_threads(threads)
+
+
+def _end(job: Job, directory: RunDirectory, front: Front | None) -> None:
+    """What comes after a search, however it ended."""
+    if directory.front_file.exists():
+        write_report(directory.path)
+    for callback in job.callbacks:
+        callback.ended(front, directory.path)
 
 
 def run_file(path: Path, out: Path | None, overrides: Sequence[str] = (), progress: bool = True) -> Path:
@@ -193,7 +218,8 @@ def resume(out: str | Path, progress: bool = True, overrides: Mapping[str, Any] 
     Args:
         out: The run directory.
         progress: Whether to show progress on standard error.
-        overrides: New budgets: ``trials``, ``minutes``.
+        overrides: New budgets (``trials``, ``minutes``), another ``ray`` address (``none`` for this machine), or a
+            number of ``workers``.
 
     Raises:
         RunError: If there is no run, or its task changed.
@@ -272,7 +298,12 @@ def _listed(devices: Sequence[str | Device]) -> Sequence[str | Device]:
 
 
 def _job_of(out: Path, overrides: Mapping[str, Any] | None = None) -> Job:
-    resolved = {**RunDirectory(out).read_job(), **(overrides or {})}
+    saved, given = RunDirectory(out).read_job(), dict(overrides or {})
+    if isinstance(given.get("workers"), int):
+        given["workers"] = {**saved.get("workers", {}), "count": given["workers"]}
+    if given.get("ray") == "none":
+        given["ray"] = None
+    resolved = {**saved, **given}
     return resolve_job(resumable(resolved), Path.cwd())
 
 

@@ -15,14 +15,21 @@ from kneepoint.compression.ranges import RangeMethod
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings, ScaleMethod
 from kneepoint.objectives.objective import Objective, objective
 from kneepoint.references import absolute_reference, load_reference
+from kneepoint.search.callbacks import Callback
 from kneepoint.search.evaluator import MeasuredBy
 from kneepoint.search.job import Job
+from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import joint_space
 from kneepoint.spaces.ranking import Importance
 from kneepoint.spaces.students import StudentFamily
 from kneepoint.spaces.widths import CHANNEL_MULTIPLE
 from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
+
+CALLBACKS = {
+    "mlflow": "kneepoint.search.mlflow_callback:MlflowCallback",
+    "tensorboard": "kneepoint.search.tensorboard_callback:TensorBoardCallback",
+}
 
 
 class _Section(BaseModel):
@@ -104,6 +111,17 @@ class QuantizationSection(_Section):
         return QuantizationSettings(**self.model_dump())
 
 
+class WorkersSection(_Section):
+    """Workers of a search; the values are checked where they are used."""
+
+    count: int = Workers().count
+    cpus: float | int | None = None
+    gpus: float | int = Workers().gpus
+    memory_gb: float | int | None = None
+    silence_seconds: float | int | None = None
+    retries: int = Workers().retries
+
+
 class JobFile(_Section):
     """The keys of a job file."""
 
@@ -119,6 +137,10 @@ class JobFile(_Section):
     training: TrainingSection = TrainingSection()
     quantization: QuantizationSection = QuantizationSection()
     measure: MeasuredBy = "simulator"
+    workers: int | WorkersSection = 1
+    ray: str | None = None
+    storage: str | None = None
+    callbacks: list[str] = []
     out: str | None = None
 
 
@@ -140,6 +162,8 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
         raise JobError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise JobError(f"{path} must hold keys and values such as 'task: file.py:function'")
+    if isinstance(content.get("workers"), int):  # an override may be about one of its keys
+        content["workers"] = {"count": content["workers"]}
     for override in overrides:
         _override(content, override)
     return parse_job(content, str(path))
@@ -208,6 +232,7 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: 
             for entry, text in zip(objectives, job.objectives, strict=True)
             if isinstance(entry, Objective)
         },
+        "callbacks": [absolute_reference(entry, folder) for entry in job.callbacks],
     }
     return Job.resolve(
         loaded,
@@ -221,6 +246,10 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: 
         threads=job.threads or default_threads(),
         settings=job.training.settings(job.quantization.settings()),
         measure=job.measure,
+        workers=job.workers if isinstance(job.workers, int) else job.workers.model_dump(),
+        ray=job.ray,
+        storage=job.storage,
+        callbacks=[_callback(entry, folder) for entry in job.callbacks],
         references=references,
         run_task=run_task,
     )
@@ -256,6 +285,19 @@ def _objective(text: str, folder: Path) -> str | Objective:
     return loaded if isinstance(loaded, Objective) else objective(loaded)
 
 
+def _callback(text: str, folder: Path) -> Callback:
+    """``mlflow``, ``tensorboard``, or what a reference leads to: a callback, or a class or function that makes one."""
+    if ":" not in text:
+        if text not in CALLBACKS:
+            raise JobError(f"unknown callback {text!r}; {nearest(text, CALLBACKS)}, or give file.py:name")
+        text = CALLBACKS[text]
+    loaded = load_reference(text, folder)
+    made = loaded if isinstance(loaded, Callback) else loaded()
+    if not isinstance(made, Callback):
+        raise JobError(f"callbacks: {text} must be or make a kneepoint.Callback; got {type(made).__name__}")
+    return made
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -287,6 +329,7 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         "space": SpaceSection,
         "training": TrainingSection,
         "students": StudentsSection,
+        "workers": WorkersSection,
     }
     model: type[BaseModel] = JobFile
     for part in location[:-1]:

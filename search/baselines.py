@@ -10,7 +10,9 @@ import numpy as np
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.job import Job
 from kneepoint.search.progress import Progress
+from kneepoint.search.record import Record
 from kneepoint.search.trials import TEACHER, Trials
+from kneepoint.search.workers.assignment import Assignment
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
 from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.policy import Policy
@@ -27,12 +29,17 @@ def measure_baselines(trials: Trials, progress: Progress) -> dict[str, list[Cand
     """
     wanted = baseline_policies(trials.job)
     found: dict[str, list[Candidate]] = {}
-    for index, (name, policy) in enumerate(wanted):
-        progress.tell("measuring baselines", index, len(wanted))
-        record = trials.measure(policy, "ptq", baseline=name)
+    assignments = [Assignment(policy, "ptq", name) for name, policy in wanted]
+    records: dict[str, Record] = {}
+    for record in trials.measured(assignments):
+        records[record.id] = record
         progress.failures(trials.log.failed)
+        progress.tell("measuring baselines", len(records), len(wanted))
+    for assignment in assignments:
+        record = records[assignment.id]
         if record.scores is not None:
-            found.setdefault(name, []).append(replace(trials.candidate(record), id=record.id, baseline=name))
+            candidate = replace(trials.candidate(record), id=record.id, baseline=assignment.baseline)
+            found.setdefault(str(assignment.baseline), []).append(candidate)
     progress.tell("measuring baselines", len(wanted), len(wanted))
     return {name: list(Front(group, trials.axes, trials.teacher_values)) for name, group in found.items()}
 

@@ -27,17 +27,28 @@ class Budget:
         self.elapsed = 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
 
-    def spend(self, seconds: float) -> None:
-        """Count one candidate and the time since the last one."""
+    def spend(self, seconds: float, own_seconds: float | None = None, at_once: int = 1) -> None:
+        """Count one candidate.
+
+        Args:
+            seconds: Since the one before it ended.
+            own_seconds: That its measurement took, beside others.
+            at_once: How many were measured at the same time.
+        """
         self.measured += 1
         self.elapsed += seconds
-        self._recent.append(seconds)
+        self._recent.append(max(seconds, own_seconds or 0.0) / at_once if at_once > 1 else seconds)
 
     @property
     def spent(self) -> bool:
         """Whether to stop. One candidate is measured in any case, so that there is something to show."""
+        return self.spent_with(0)
+
+    def spent_with(self, under_way: int) -> bool:
+        """Whether to start no more, with so many candidates being measured."""
+        begun = self.measured + under_way
         out_of_time = self.seconds is not None and self.elapsed >= self.seconds
-        return self.measured >= self.trials or (self.measured > 0 and out_of_time)
+        return begun >= self.trials or (begun > 0 and out_of_time)
 
     @property
     def seconds_left(self) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,14 @@ from kneepoint.search.finalists import FINALISTS, TRAINED, checked_front, climbe
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
 from kneepoint.search.job import Job
-from kneepoint.search.mirror import write_study
+from kneepoint.search.logs import study_file
 from kneepoint.search.progress import Observer, Progress, Status
+from kneepoint.search.record import Record
 from kneepoint.search.refusals import require_success
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.running_front import RunningFront
 from kneepoint.search.search_loop import SearchLoop
+from kneepoint.search.status_file import StatusFile
 from kneepoint.search.trials import Trials
 from kneepoint.tasks.metrics import Score
 
@@ -68,7 +69,7 @@ class Driver:
     def run(self) -> Result:
         """The whole job; what the log holds already is not measured again.
 
-        However it ends, ``study.db`` is written from what was measured until then.
+        However it ends, the study and ``status.json`` say what was measured until then.
 
         Raises:
             JobFailed: If the teacher or the first candidates all fail, or no finalist becomes an artifact.
@@ -77,16 +78,27 @@ class Driver:
         """
         torch.set_num_threads(self.job.threads)
         self.progress.tell("measuring the teacher", 0, 1)
-        trials = Trials(self.job, self.directory, self.progress.long_step)
-        loop = SearchLoop(trials, RunningFront(trials, self.directory, self.progress), self.progress)
+        trials = Trials(self.job, self.directory, self.progress.long_step, self._tell_callbacks)
+        status = StatusFile(self.directory.status_file, trials.workers)
+        self.progress.watch(status.update)
         try:
-            result = self._run(trials, loop)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to hear of
-                write_study(self.directory, loop.found, trials)
+            for callback in self.job.callbacks:
+                callback.started(self.directory.read_job(), self.directory.path)
+            result = self._searched(trials)
+            self.progress.tell("done", 1, 1)
+        except BaseException as error:
+            self._over(trials, status, "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
             raise
-        write_study(self.directory, loop.found, trials)
-        self.progress.tell("done", 1, 1)
+        self._over(trials, status, "done")
+        return result
+
+    def _searched(self, trials: Trials) -> Result:
+        """The result, with the study beside it."""
+        with study_file(self.job, self.directory, trials.log) as study:
+            loop = SearchLoop(trials, RunningFront(trials, self.directory, self.progress), self.progress, study.add)
+            result = self._run(trials, loop)
+        if study.left_out:
+            self.progress.tell(f"left {study.left_out} trials out of the study; resuming the run adds them", 1, 1)
         return result
 
     def _run(self, trials: Trials, loop: SearchLoop) -> Result:
@@ -101,3 +113,15 @@ class Driver:
         texts = self.job.constraint_texts
         self.directory.write_front(front_content(self.job.task.name, front, baselines, trials.teacher, texts))
         return Result(front, baselines, trials.teacher, self.directory.path, trials.log.failed)
+
+    def _tell_callbacks(self, record: Record) -> None:
+        if record.scores is None:
+            self.progress.failures(self.progress.status.failed + 1)
+        for callback in self.job.callbacks:
+            callback.trial_ended(record, self.progress.status)
+
+    def _over(self, trials: Trials, status: StatusFile, how: str) -> None:
+        """Let go of everything; what ended the search is the error to hear of, not what that brings about."""
+        trials.events.write("search ended", how=how)
+        status.end(how)
+        trials.close()

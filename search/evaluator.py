@@ -77,6 +77,7 @@ class Evaluator:
         baseline: str | None = None,
         parameters: dict[str, str | int] | None = None,
         race: Race | None = None,
+        worker: str | None = None,
     ) -> Record:
         """Measure ``policy``; a candidate that fails gives a record that says why, and no exception.
 
@@ -87,6 +88,7 @@ class Evaluator:
             parameters: The sampler's parameters, if any; only noted in the record.
             race: What it has to beat. A candidate that cannot is left alone before all samples are seen, and its record
                 says so; None to see them all.
+            worker: Who measures it; by default this process.
 
         Raises:
             InputError: If the job is wrong rather than the candidate: a student that cannot be built, an objective
@@ -100,7 +102,7 @@ class Evaluator:
             fidelity=fidelity,
             scores=outcome.scores,
             seconds=time.perf_counter() - start,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
+            worker=worker or f"{socket.gethostname()}:{os.getpid()}",
             error=outcome.error,
             baseline=baseline,
             parameters=parameters,
@@ -159,7 +161,7 @@ class Evaluator:
             weights = None if fidelity == "ptq" else compressed.save(self.directory / "artifacts")
         except InputError:
             raise  # the job is wrong, not the candidate
-        except Exception as failure:  # whatever a candidate does must not end the search
+        except (Exception, SystemExit) as failure:  # whatever a candidate does must not end the search
             if isinstance(failure, OSError) and failure.errno in _NO_ROOM:
                 raise RunError(f"cannot write {self.directory}: {failure.strerror}; make room and resume") from failure
             return _Outcome(error=_one_line(failure))
@@ -226,6 +228,6 @@ class NetworkBuilder:
         return CompressedNetwork.load(evaluator.directory / "artifacts", record.weights, record.policy, network)
 
 
-def _one_line(failure: Exception) -> str:
+def _one_line(failure: BaseException) -> str:
     lines = str(failure).strip().splitlines() or [""]
     return f"{type(failure).__name__}: {lines[0]}"[:500]

@@ -18,6 +18,7 @@ from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.refusals import require_feasible, require_success
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.trials import Trials
+from kneepoint.search.workers.assignment import Assignment
 from kneepoint.tasks.errors import JobFailed
 from kneepoint.tasks.metrics import Score
 
@@ -39,24 +40,74 @@ def climbed(
         JobFailed: If all of them fail.
         JobError: If none meets the constraints.
     """
-    promotion, records = _promotion(candidates, trials), list[Record]()
-    while len(records) < count + count // 2:
-        reached = trials.candidates(records)
-        progress.tell(_STAGES[fidelity], len(records), count + sum(not one.feasible for one in reached))
-        done = sum(one.feasible for one in reached) >= count
-        found = None if done else promotion.next(reached, [record.policy.id for record in records])
-        if found is None:
-            break
-        records.append(trials.measure(found.policy, fidelity))
-        progress.failures(trials.log.failed)
-    progress.tell(_STAGES[fidelity], len(records), len(records))
+    climb = Climb(_promotion(candidates, trials), fidelity, count, trials, progress)
+    records = climb.records
     if not records:
         require_feasible(candidates, trials)
-        records = [trials.measure(one.policy, fidelity) for one in trials.front(candidates)[:count]]
+        first = (Assignment(one.policy, fidelity) for one in trials.front(candidates)[:count])
+        records = list(trials.measured(first))
     require_success(records, trials)
     reached = trials.candidates(records)
     require_feasible(reached, trials)
     return reached
+
+
+class Climb:
+    """Candidates on their way to a higher fidelity: as many at a time as there are workers.
+
+    Args:
+        promotion: Knows who is next.
+        fidelity: To which.
+        count: How many that meet the constraints.
+        trials: Measures.
+        progress: Told after every candidate.
+
+    Attributes:
+        records: Of those that climbed, in the order they did; those of an earlier process first.
+    """
+
+    def __init__(
+        self, promotion: Promotion, fidelity: Fidelity, count: int, trials: Trials, progress: Progress
+    ) -> None:
+        self._promotion = promotion
+        self._fidelity = fidelity
+        self._count = count
+        self._trials = trials
+        self._progress = progress
+        known = {one.policy.id for one in promotion.waiting}
+        self.records = [
+            record
+            for record in trials.log.records
+            if record.fidelity == fidelity and record.baseline is None and record.policy.id in known
+        ]
+        self._run()
+
+    def _run(self) -> None:
+        dispatcher, begun = self._trials.dispatcher, list[str]()
+        while True:
+            self._tell()
+            while dispatcher.room and (found := self._next(begun)) is not None:
+                begun.append(found.policy.id)
+                dispatcher.start(Assignment(found.policy, self._fidelity))
+            if not begun:
+                break
+            for record in dispatcher.finished():
+                if record.fidelity == self._fidelity:
+                    self.records.append(record)
+                    begun = [one for one in begun if one != record.policy.id]
+
+    def _next(self, begun: Sequence[str]) -> Candidate | None:
+        """Who climbs beside those that have begun to; None where enough do, or nobody is expected to add anything."""
+        reached = self._trials.candidates(self.records)
+        at_most = len(self.records) + len(begun) >= self._count + self._count // 2
+        if at_most or sum(one.feasible for one in reached) + len(begun) >= self._count:
+            return None
+        return self._promotion.next(reached, [*(record.policy.id for record in self.records), *begun])
+
+    def _tell(self) -> None:
+        missed = sum(not one.feasible for one in self._trials.candidates(self.records))
+        self._progress.failures(self._trials.log.failed)
+        self._progress.tell(_STAGES[self._fidelity], len(self.records), max(self._count + missed, len(self.records)))
 
 
 def _promotion(candidates: Sequence[Candidate], trials: Trials) -> Promotion:

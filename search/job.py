@@ -16,8 +16,11 @@ from kneepoint.hardware_models.device import Device
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.objectives.registry import bind_objectives, objective_named
+from kneepoint.search.callbacks import Callback
 from kneepoint.search.evaluator import MeasuredBy
 from kneepoint.search.samplers import sampler_name, sampler_named
+from kneepoint.search.storage_url import without_password
+from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
@@ -57,6 +60,10 @@ class Job:
         threads: Of torch, while training and measuring.
         settings: How policies become networks.
         measure: What candidates are measured with.
+        workers: How many candidates are measured at the same time, and what each may use.
+        ray: The address of a Ray cluster that they run on; None for this machine.
+        storage: The URL of a database that holds the trial log; None for a file.
+        callbacks: Told of every trial.
         references: How the job file refers to the task, the students and custom objectives; empty for objects.
     """
 
@@ -73,6 +80,10 @@ class Job:
     threads: int
     settings: CompressionSettings
     measure: MeasuredBy = "simulator"
+    workers: Workers = field(default_factory=Workers)
+    ray: str | None = None
+    storage: str | None = None
+    callbacks: tuple[Callback, ...] = ()
     references: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -90,6 +101,10 @@ class Job:
         threads: int = 1,
         settings: CompressionSettings | None = None,
         measure: MeasuredBy = "simulator",
+        workers: Workers | int | dict[str, Any] = 1,
+        ray: str | None = None,
+        storage: str | None = None,
+        callbacks: Sequence[Callback] = (),
         references: dict[str, Any] | None = None,
         run_task: bool = True,
     ) -> Job:
@@ -123,6 +138,10 @@ class Job:
             threads=int(threads),
             settings=settings or CompressionSettings(),
             measure=measure,
+            workers=Workers.of(workers),
+            ray=ray,
+            storage=storage,
+            callbacks=tuple(callbacks),
             references=references or {},
         )
 
@@ -167,6 +186,10 @@ class Job:
             "training": self._training_json(),
             "quantization": asdict(self.settings.quantization),
             "measure": self.measure,
+            "workers": self.workers.to_json(),
+            "ray": self.ray,
+            "storage": self.storage and without_password(self.storage),
+            "callbacks": self.references.get("callbacks", []),
             "devices": {device.name: device.digest for device in self.devices},
             "conditions": {entry.name: entry.conditions for entry in self.scored if entry.conditions},
             "versions": {"python": platform.python_version(), **_versions()},

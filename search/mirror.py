@@ -1,9 +1,9 @@
-"""The Optuna study beside the log: proposes while the run lives, and is written to disk for others to open."""
+"""The Optuna study that proposes while a run lives, and how a record becomes a trial of Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,10 +15,7 @@ from kneepoint.objectives.objective import Direction
 from kneepoint.search.job import Job
 from kneepoint.search.quiet import quiet_optuna
 from kneepoint.search.record import Record
-from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS
-from kneepoint.search.trials import Trials
-from kneepoint.tasks.errors import RunError
 from kneepoint.tasks.metrics import Score
 
 STUDY_NAME = "kneepoint"
@@ -48,7 +45,7 @@ class StudyMirror:
         self.objectives = list(objectives)
         self.constraint_names = list(constraint_names)
         with quiet_optuna():
-            self.study = _new_study(self.objectives, None, sampler)
+            self.study = new_study(self.objectives, None, sampler)
 
     @classmethod
     def of(cls, job: Job, sampler: BaseSampler) -> StudyMirror:
@@ -73,30 +70,24 @@ class StudyMirror:
             trial.set_user_attr(STANDARD_ERRORS, self._errors(scores))
             self.study.tell(trial, [scores[name].value for name, _ in self.objectives])
 
+    def enqueue(self, settings: Iterable[Mapping[str, Any]]) -> None:
+        """Settings that are asked for before any others."""
+        with quiet_optuna():
+            for setting in settings:
+                self.study.enqueue_trial(dict(setting))
+
     def add(self, record: Record, violations: Sequence[float]) -> None:
         """A trial that an earlier process measured."""
         if record.parameters is not None:
             with quiet_optuna():
-                self.study.add_trial(self._frozen(record, violations))
-
-    def write(self, path: Path, records: Iterable[tuple[Record, Sequence[float]]]) -> None:
-        """Rebuild the study file from the log; ``optuna-dashboard sqlite:///PATH`` opens it."""
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.unlink(missing_ok=True)
-        with quiet_optuna():
-            storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
-            try:
-                study = _new_study(self.objectives, storage, None)
-                study.add_trials([self._frozen(record, v) for record, v in records if record.parameters is not None])
-            finally:
-                storage.engine.dispose()
-        temporary.replace(path)
+                self.study.add_trial(self.frozen(record, violations))
 
     def _errors(self, scores: Mapping[str, Score]) -> list[float | None]:
         """One standard error of every objective, where it is noise."""
         return [scores[name].error if name in self.measured else None for name, _ in self.objectives]
 
-    def _frozen(self, record: Record, violations: Sequence[float]) -> FrozenTrial:
+    def frozen(self, record: Record, violations: Sequence[float]) -> FrozenTrial:
+        """A record as a finished trial."""
         failed = record.scores is None
         return optuna.trial.create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
@@ -113,30 +104,19 @@ class StudyMirror:
         )
 
 
-def write_study(directory: RunDirectory, records: Sequence[Record], trials: Trials) -> None:
-    """Write ``study.db`` of a run from the records of its proposals.
-
-    Raises:
-        RunError: If there is no room for it.
-    """
-    mirror = StudyMirror.of(trials.job, optuna.samplers.RandomSampler(0))
-    try:
-        mirror.write(directory.study_file, [(record, trials.violations(record)) for record in records])
-    except Exception as error:  # the database raises types of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"cannot write {directory.study_file}: {reason}; make room and resume the run") from error
-
-
-def _new_study(
+def new_study(
     objectives: Sequence[tuple[str, Direction]],
     storage: optuna.storages.BaseStorage | None,
     sampler: BaseSampler | None,
+    name: str = STUDY_NAME,
 ) -> Study:
+    """A study of named objectives; the one of that name, where the storage has it."""
     study = optuna.create_study(
-        study_name=STUDY_NAME,
+        study_name=name,
         storage=storage,
         sampler=sampler,
         directions=[direction for _, direction in objectives],
+        load_if_exists=storage is not None,
     )
     study.set_metric_names([name for name, _ in objectives])
     return study

@@ -40,14 +40,19 @@ class Progress:
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
-        self._observer = observer
+        self._observers = [] if observer is None else [observer]
         self.status = Status("starting", 0, 1, None, {}, 0.0, 0)
+
+    def watch(self, observer: Observer) -> None:
+        """Tell another one, too; it hears where the search stands now."""
+        self._observers.append(observer)
+        observer(self.status)
 
     def tell(self, stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
         """Report a stage."""
         self.status = replace(self.status, stage=stage, done=done, total=total, seconds_left=seconds_left)
-        if self._observer is not None:
-            self._observer(self.status)
+        for observer in self._observers:
+            observer(self.status)
 
     def found(self, best: Mapping[str, float], hypervolume: float) -> None:
         """Remember what the front is; the next report carries it."""

@@ -34,6 +34,7 @@ class Record:
         weights: SHA-256 of the stored network, where one was stored.
         samples: Of the validation data, where scores come from the first of them alone because those showed enough;
             None for all.
+        ended: Unix time at which the search took it up, by its driver's clock; 0 where nobody noted it.
     """
 
     policy: Policy
@@ -46,6 +47,7 @@ class Record:
     parameters: Mapping[str, str | int] | None = None
     weights: str | None = None
     samples: int | None = None
+    ended: float = 0.0
 
     @property
     def id(self) -> str:
@@ -74,6 +76,7 @@ class Record:
                 "parameters": None if self.parameters is None else dict(self.parameters),
                 "weights": self.weights,
                 "samples": self.samples,
+                "ended": round(self.ended, 3),
             },
             allow_nan=False,
         )
@@ -99,6 +102,7 @@ class Record:
                 parameters=None if chosen is None else {sys.intern(name): value for name, value in chosen.items()},
                 weights=data.get("weights"),
                 samples=data.get("samples"),
+                ended=float(data.get("ended", 0.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
             raise RunError(f"a line of the trial log is a JSON record; got {line[:80]!r} ({error})") from error

@@ -22,7 +22,7 @@ def require_success(records: Sequence[Record], trials: Trials) -> None:
     """
     if all(record.scores is None for record in records):
         reason = f"; the last: {records[-1].error}" if records else ""
-        raise JobFailed(f"the first {len(records)} candidates all failed (see {trials.log.path}){reason}")
+        raise JobFailed(f"the first {len(records)} candidates all failed (see {trials.log.place}){reason}")
 
 
 def require_feasible(candidates: Sequence[Candidate], trials: Trials) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -13,8 +14,10 @@ import yaml
 from kneepoint.compression.student_store import write_atomically
 from kneepoint.search.job import Job, same_job
 from kneepoint.search.trial_log import TrialLog
+from kneepoint.search.workers.assignment import Outcome
 from kneepoint.tasks.errors import RunError
 
+_STORED = re.compile(r"students/[0-9a-f]{16,64}\.(json|safetensors)|artifacts/[0-9a-f]{64}\.safetensors")
 _SENSITIVITIES = "kneepoint.sensitivities/1"
 
 
@@ -48,6 +51,21 @@ class RunDirectory:
     def sensitivities_file(self) -> Path:
         """How much each choice alone changes the teacher; where there is none yet, it is measured."""
         return self.path / "sensitivities.json"
+
+    @property
+    def events_file(self) -> Path:
+        """What happened, a line of JSON an event."""
+        return self.path / "events.jsonl"
+
+    @property
+    def status_file(self) -> Path:
+        """Where the run stands, or how it ended."""
+        return self.path / "status.json"
+
+    @property
+    def worker_output(self) -> Path:
+        """What worker processes print."""
+        return self.path / "logs"
 
     @property
     def artifacts(self) -> Path:
@@ -169,6 +187,44 @@ class RunDirectory:
             return {str(name): [float(value) for value in entry] for name, entry in content["values"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def take(self, outcome: Outcome) -> None:
+        """Keep the files that a worker stored in another folder.
+
+        Raises:
+            RunError: If a name is none of a stored student or network, or there is no room.
+        """
+        for name in sorted(outcome.files, key=lambda one: one.endswith(".json")):  # what names weights comes last
+            self.keep(name, outcome.files[name])
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Store a student or network under FOLDER/FILE, unless it is there.
+
+        Raises:
+            RunError: As :meth:`take`.
+        """
+        path = self.stored(name)
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            self._replace(path, data)
+
+    def stored_names(self) -> set[str]:
+        """All students and networks that are stored, as FOLDER/FILE."""
+        files = (path for folder in ("students", "artifacts") for path in (self.path / folder).glob("*"))
+        names = (f"{path.parent.name}/{path.name}" for path in files)
+        return {name for name in names if _STORED.fullmatch(name)}
+
+    def stored(self, name: str) -> Path:
+        """The path of a stored student or network, from ``FOLDER/FILE``.
+
+        Raises:
+            RunError: If it is no such name.
+        """
+        if not _STORED.fullmatch(name):
+            raise RunError(
+                f"a stored file is called students/HEX or artifacts/HEX, .safetensors or .json; got {name!r}"
+            )
+        return self.path / name
 
     def _replace(self, path: Path, data: bytes) -> None:
         try:

@@ -17,6 +17,7 @@ from kneepoint.spaces.joint_space import Choice, JointSpace
 from kneepoint.tasks.errors import JobError, nearest
 
 _POPULATION = 20
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
 
 def anchors(space: JointSpace) -> list[dict[str, Choice]]:
@@ -31,7 +32,11 @@ def anchors(space: JointSpace) -> list[dict[str, Choice]]:
 
 
 def sampler_named(
-    sampler: str | BaseSampler, space: JointSpace, seed: int, advice: Callable[[], Advice] | None = None
+    sampler: str | BaseSampler,
+    space: JointSpace,
+    seed: int,
+    advice: Callable[[], Advice] | None = None,
+    at_once: int = 1,
 ) -> BaseSampler:
     """An Optuna sampler: the one given, or a new one by name.
 
@@ -41,6 +46,7 @@ def sampler_named(
         space: For the settings that ``kneepoint`` measures first, and for which settings are the same policy.
         seed: Of a new sampler.
         advice: What ``kneepoint`` begins with; without any it learns everything from the trials.
+        at_once: Candidates that are measured at the same time; so many are chosen together, within limits.
 
     Raises:
         JobError: If the name is unknown, where the message names the nearest; or if the path leads to no sampler.
@@ -48,7 +54,9 @@ def sampler_named(
     if isinstance(sampler, BaseSampler):
         return sampler
     known: Mapping[str, Callable[[], BaseSampler]] = {
-        "kneepoint": lambda: KneepointSampler(seed, anchors(space), advice, random_trials=0, identity=_PolicyOf(space)),
+        "kneepoint": lambda: KneepointSampler(
+            seed, anchors(space), advice, random_trials=0, identity=_PolicyOf(space), batch=_batch(at_once)
+        ),
         "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=seed),
         "nsga3": lambda: optuna.samplers.NSGAIIISampler(population_size=_POPULATION, seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=seed),
@@ -64,6 +72,11 @@ def sampler_named(
                 "package.module:Class"
             )
         return known[sampler]()
+
+
+def _batch(at_once: int) -> int:
+    """Settings that are chosen together: few, so that each learns from the last, unless many workers wait."""
+    return min(max(_SMALLEST_BATCH, at_once), _LARGEST_BATCH)
 
 
 def sampler_name(sampler: str | BaseSampler) -> str:

@@ -1,11 +1,13 @@
-"""Ask, measure, tell: the search itself, until its budget is spent."""
+"""Ask, have measured, tell: the search itself, until its budget is spent."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from optuna.samplers import GPSampler
+from optuna.samplers import BaseSampler, GPSampler
+from optuna.trial import Trial
 
 from kneepoint.search.baselines import baseline_policies
 from kneepoint.search.budget import Budget
@@ -15,44 +17,57 @@ from kneepoint.search.progress import Progress
 from kneepoint.search.record import Record
 from kneepoint.search.refusals import GIVE_UP_AFTER, require_success
 from kneepoint.search.running_front import RunningFront
-from kneepoint.search.samplers import sampler_named
+from kneepoint.search.samplers import anchors, sampler_named
+from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.search.stopping import Stopping
 from kneepoint.search.trials import Trials
+from kneepoint.search.workers.assignment import Assignment
 from kneepoint.spaces.joint_space import Choice
 
 PATIENCE = 200
 """Proposals in a row that were all measured before; after them the space is taken to be exhausted."""
 
+Mirror = Callable[[Record, Sequence[float]], None]
+
 
 class SearchLoop:
-    """Proposes and measures candidates.
+    """Proposes candidates, as many at a time as there are workers, and learns from each as it ends.
 
-    A resumed run is the same loop from its beginning, answered from the log: a sampler that depends on its seed and on
-    what it was told proposes the same again, at the cost of asking alone. Where the sampler takes another turn (it was
-    not seeded, say), the rest of the log is told to it at once, and the search goes on from there. The Gaussian
-    process asks too slowly for a replay, so it is told everything at the start.
+    A run of one worker is resumed as the same loop from its beginning, answered from the log: a sampler that depends on
+    its seed and on what it was told proposes the same again, at the cost of asking alone. Where the sampler takes
+    another turn (it was not seeded, say), the rest of the log is told to it at once, and the search goes on from there.
+    With several workers, whose order nobody can repeat, and with the Gaussian process, which asks too slowly for a
+    replay, the log is told at the start.
 
     Args:
         trials: Measures.
         front: Kept up to date.
         progress: Told after every candidate.
+        mirror: Told of every candidate, with the violations of its constraints.
     """
 
-    def __init__(self, trials: Trials, front: RunningFront, progress: Progress) -> None:
+    def __init__(self, trials: Trials, front: RunningFront, progress: Progress, mirror: Mirror) -> None:
         self._trials = trials
         self._front = front
         self._progress = progress
+        self._mirror = mirror
         job = trials.job
-        sampler = sampler_named(job.sampler, job.space, job.seed, lambda: advice_of(trials, progress))
+        sampler = sampler_named(
+            job.sampler, job.space, trials.seed, lambda: advice_of(trials, progress), job.workers.count
+        )
         self._study = StudyMirror.of(job, sampler)
         self._stopping = Stopping(sampler, [entry.name for entry in job.objectives if not entry.predicted])
         self._budget = Budget(job.trials, job.minutes)
         self._shown = {policy.id for _, policy in baseline_policies(job)}
         self._found: dict[str, Record] = {}
+        self._asked: dict[str, list[tuple[Trial, dict[str, Choice]]]] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
         self._repeats = 0
-        if isinstance(sampler, GPSampler):
+        self._is_over = self._has_success = False
+        self._last_end = time.monotonic()
+        if isinstance(sampler, GPSampler) or not trials.repeatable:
             self._tell_the_rest()
+            self._ask_for_anchors_left_out(sampler)
 
     @property
     def found(self) -> list[Record]:
@@ -65,54 +80,105 @@ class SearchLoop:
         Raises:
             JobFailed: If the first candidates all fail.
         """
-        while not self._budget.spent and self._repeats <= PATIENCE:
+        self._last_end = time.monotonic()
+        dispatcher = self._trials.dispatcher
+        while self._wants_more or self._asked:
             self._tell_progress()
-            self._try_one()
-            if len(self._found) == GIVE_UP_AFTER:
-                require_success(self.found, self._trials)
-            if self._stopping.is_due(self._front.front):
-                self._progress.tell(
-                    "no more to find that measurements could tell", self._budget.measured, self._budget.trials
-                )
-                break
+            while dispatcher.room and self._wants_more:
+                self._propose()
+            for record in dispatcher.finished():
+                self._take(record)
         self._tell_the_rest()
         self._tell_progress()
 
-    def _try_one(self) -> None:
-        """Ask for a setting, measure it if it is a new policy, tell the outcome."""
-        start = time.monotonic()
+    @property
+    def _wants_more(self) -> bool:
+        """Whether another candidate is to be proposed."""
+        if self._is_over or self._repeats > PATIENCE:
+            return False
+        return not self._budget.spent_with(len(self._asked))
+
+    def _propose(self) -> None:
+        """Ask for a setting; its policy is measured, if nobody has done so or is at it."""
         trial = self._study.ask()
         parameters: dict[str, Choice] = dict(trial.params)
         policy = self._trials.job.space.policy(parameters)
         known = self._trials.log.find(policy.id, "ptq")
         if known is None and self._untold:  # not the way that the earlier process took
             self._tell_the_rest()
-            if self._budget.spent:
+            if not self._wants_more:
                 return
-        race = None if policy.id in self._shown else self._trials.race(self._front.front)
-        record = known or self._trials.measure(policy, "ptq", parameters=parameters, race=race)
-        self._study.tell(trial, record.scores, self._trials.violations(record))
-        self._take(record, parameters, record.seconds if known else time.monotonic() - start)
+        if policy.id in self._asked:
+            self._repeats += 1
+        self._asked.setdefault(policy.id, []).append((trial, parameters))
+        if known is not None:
+            self._take(known)
+        elif len(self._asked[policy.id]) == 1:
+            race = None if policy.id in self._shown else self._trials.race(self._front.front)
+            self._trials.dispatcher.start(Assignment(policy, "ptq", None, parameters, race))
 
-    def _take(self, record: Record, parameters: dict[str, Choice], seconds: float) -> None:
-        """Count a proposal's outcome; a policy that was proposed before counts once."""
+    def _take(self, record: Record) -> None:
+        """Tell the sampler of an outcome, whoever had it measured; a policy counts once."""
+        if record.fidelity != "ptq":
+            return
+        violations = self._trials.violations(record)
+        asked = self._asked.pop(record.policy.id, [])
+        for trial, _ in asked:
+            self._study.tell(trial, record.scores, violations)
         if record.policy.id in self._found:
             self._repeats += 1
-            return
+        elif asked:
+            self._count(replace(record, parameters=asked[0][1], baseline=None), violations)
+        elif record.parameters is not None:  # of another driver
+            self._study.add(record, violations)
+            self._count(record, violations)
+
+    def _count(self, record: Record, violations: Sequence[float]) -> None:
+        """A new candidate: of the budget, of the front perhaps, and maybe the last."""
         self._repeats = 0
-        self._untold.pop(record.policy.id, None)
-        self._found[record.policy.id] = replace(record, parameters=parameters, baseline=None)
-        self._budget.spend(seconds)
+        is_known = self._untold.pop(record.policy.id, None) is not None
+        self._found[record.policy.id] = record
+        self._mirror(record, violations)
+        self._budget.spend(self._seconds_of(record, is_known), record.seconds, self._trials.dispatcher.slots)
         if record.scores is not None:
+            self._has_success = True
             self._front.add(self._trials.candidate(record))
+        if not self._has_success and len(self._found) >= GIVE_UP_AFTER:
+            require_success(self.found, self._trials)
+        if self._stopping.is_due(self._front.front) and not self._is_over:
+            self._is_over = True
+            said = "no more to find that measurements could tell"
+            self._progress.tell(said, self._budget.measured, self._budget.trials)
+
+    def _seconds_of(self, record: Record, is_known: bool) -> float:
+        """Wall time that passed for a candidate since the one before it."""
+        if is_known:
+            return record.seconds
+        now, before = time.monotonic(), self._last_end
+        self._last_end = now
+        return now - before
 
     def _tell_the_rest(self) -> None:
         """Tell the sampler what the log holds and it did not propose."""
+        before = 0.0
         for record in self._untold.values():
-            self._study.add(record, self._trials.violations(record))
+            violations = self._trials.violations(record)
+            self._study.add(record, violations)
+            self._mirror(record, violations)
             self._found[record.policy.id] = record
-            self._budget.spend(record.seconds)
+            self._has_success = self._has_success or record.scores is not None
+            # Several workers ended one after the other: each counts from the end of the last, or from its own start.
+            between = record.ended - before if before and record.ended else record.seconds
+            self._budget.spend(min(max(between, 0.0), record.seconds), record.seconds)
+            before = record.ended
         self._untold = {}
+
+    def _ask_for_anchors_left_out(self, sampler: BaseSampler) -> None:
+        """Those that were under way when the earlier process ended come first."""
+        space = self._trials.job.space
+        if isinstance(sampler, KneepointSampler) and self._found:
+            left_out = [setting for setting in anchors(space) if space.policy(setting).id not in self._found]
+            self._study.enqueue(left_out)
 
     def _tell_progress(self) -> None:
         budget = self._budget

@@ -39,6 +39,11 @@ class TrialLog:
         return list(self._records.values())
 
     @property
+    def place(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    @property
     def failed(self) -> int:
         """How many records are of failures."""
         return self._failed
@@ -47,8 +52,24 @@ class TrialLog:
         """The record of a policy at a fidelity, if there is one."""
         return self._records.get((policy_id, fidelity))
 
-    def append(self, record: Record) -> None:
-        """Write ``record`` durably; when this returns, it survives the loss of the process and of power.
+    @property
+    def driver(self) -> int:
+        """A file has one driver."""
+        return 0
+
+    def claim(self, policy_id: str, fidelity: Fidelity) -> bool:
+        """Whether it is to be measured: a file has one driver."""
+        return self.find(policy_id, fidelity) is None
+
+    def refresh(self) -> list[Record]:
+        """Nothing: a file has one driver."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def append(self, record: Record) -> Record:
+        """Write ``record`` durably; when this returns it, it survives the loss of the process and of power.
 
         Raises:
             RunError: If the policy has a record at this fidelity already, or the file cannot be written.
@@ -62,6 +83,7 @@ class TrialLog:
             raise RunError(f"cannot write {self.path}: {error.strerror}; make room and resume the run") from error
         self._end += len(line)
         self._remember(record)
+        return record
 
     def _write(self, line: bytes) -> None:
         is_new = not self.path.exists()

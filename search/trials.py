@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from kneepoint.compression.compressor import Report
 from kneepoint.search.axis import Axis
+from kneepoint.search.dispatcher import Dispatcher
 from kneepoint.search.evaluator import Evaluator, NetworkBuilder
+from kneepoint.search.event_log import EventLog
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.job import Job
+from kneepoint.search.logs import log_of
 from kneepoint.search.racing import Race, raced_metric
 from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.run_directory import RunDirectory
+from kneepoint.search.workers.assignment import Assignment
+from kneepoint.search.workers.choosing import executor_of
+from kneepoint.search.workers.executor import WorkerState
 from kneepoint.spaces.joint_space import Choice
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobFailed
@@ -20,6 +28,8 @@ from kneepoint.tasks.metrics import Metric, Score
 from kneepoint.tasks.mixing import is_mixed
 
 TEACHER = "teacher fp32"
+_BETWEEN_DRIVERS = 1_000_003
+"""Between the seeds of two drivers' samplers."""
 
 
 class Trials:
@@ -29,12 +39,14 @@ class Trials:
         job: What decides, and what must hold.
         directory: Of the run.
         report: Progress of long steps.
+        told: Called with every new record.
 
     Attributes:
         job: As given.
         directory: As given.
         log: Of all trials.
         evaluator: Measures what is not in the log.
+        events: What happened, line by line.
         teacher: Scores of the fp32 teacher.
         axes: The objectives with their scales.
 
@@ -42,10 +54,18 @@ class Trials:
         JobFailed: If the teacher cannot be measured.
     """
 
-    def __init__(self, job: Job, directory: RunDirectory, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        directory: RunDirectory,
+        report: Report | None = None,
+        told: Callable[[Record], None] | None = None,
+    ) -> None:
         self.job = job
         self.directory = directory
-        self.log = directory.log()
+        self.log = log_of(job, directory)
+        self.events = EventLog(directory.events_file, told)
+        self._report = report
         self.evaluator = Evaluator(
             job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report, job.measure
         )
@@ -71,11 +91,47 @@ class Trials:
         Raises:
             InputError: If the job is wrong rather than the candidate, or the log cannot be written.
         """
-        record = self.log.find(policy.id, fidelity)
-        if record is None:
-            record = self.evaluator.evaluate(policy, fidelity, baseline, parameters, race)
-            self.log.append(record)
-        return record
+        return next(self.measured([Assignment(policy, fidelity, baseline, parameters, race)]))
+
+    def measured(self, assignments: Iterable[Assignment]) -> Iterator[Record]:
+        """The records of all ``assignments``: the log's, or new ones, as they end.
+
+        Raises:
+            InputError: As :meth:`measure`.
+        """
+        return iter(self.dispatcher.measured(assignments))
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Hands out what is to be measured; its workers begin when it is asked for.
+
+        Raises:
+            JobError: If the job cannot travel to its workers.
+        """
+        job = self.job
+        executor = executor_of(job.workers, job.ray, self.evaluator, self.directory.worker_output, self._report)
+        return Dispatcher(executor, self.log, job.workers.retries, self.directory.take, self.events)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether candidates end in the order they are proposed in, so that the same run can be had again."""
+        return self.job.workers.count == 1 and self.job.ray is None and self.job.storage is None
+
+    @property
+    def seed(self) -> int:
+        """Of the sampler: every driver of a run proposes something else."""
+        return self.job.seed + _BETWEEN_DRIVERS * self.log.driver
+
+    def workers(self) -> Sequence[WorkerState]:
+        """What every worker does; nothing before there are any."""
+        return self.dispatcher.workers() if "dispatcher" in self.__dict__ else []
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if "dispatcher" in self.__dict__:
+            self.dispatcher.close()
+        else:
+            self.log.close()
 
     def proposed(self) -> list[Record]:
         """The records of the sampler's proposals, in the order they ended."""
@@ -140,7 +196,12 @@ class Trials:
         return {name: score.value for name, score in self.teacher.items()}
 
     def _teacher(self) -> dict[str, Score]:
-        record = self.measure(Policy.build(), "ptq", baseline=TEACHER)
+        """Measured here, before there are workers: a job that is wrong says so at once."""
+        policy = Policy.build()
+        record = self.log.find(policy.id, "ptq")
+        if record is None:
+            measured = self.evaluator.evaluate(policy, "ptq", TEACHER)
+            record = self.log.append(replace(measured, ended=time.time()))
         if record.scores is None:
             raise JobFailed(f"the teacher itself cannot be measured: {record.error}")
         return dict(record.scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -95,11 +94,7 @@ class KneepointSampler(BaseSampler):
         if self._chosen_for != first:
             self._chosen = self._proposals(memory, first)
             self._chosen_for = first
-        choices = itertools.chain(
-            self._chosen, memory.anything(np.random.default_rng((self.seed, trial.number)), _TRIES)
-        )
-        unseen = (codes for codes in choices if memory.identify(codes, trial.number) is not None)
-        codes = next(unseen, None)
+        codes = self._next(memory, trial.number)
         return {} if codes is None else memory.codes.decode(codes)
 
     def sample_independent(
@@ -141,6 +136,15 @@ class KneepointSampler(BaseSampler):
             self._memory = TrialMemory(space, study.directions, advice, self.identity)
         self._memory.read(study, trial)
         return self._memory
+
+    def _next(self, memory: TrialMemory, number: int) -> Codes | None:
+        """The first of the chosen settings that no trial has, else a random one; what is passed over is done with."""
+        while self._chosen:
+            codes = self._chosen.pop(0)
+            if memory.identify(codes, number) is not None:
+                return codes
+        anything = memory.anything(np.random.default_rng((self.seed, number)), _TRIES)
+        return next((codes for codes in anything if memory.identify(codes, number) is not None), None)
 
     def _proposals(self, memory: TrialMemory, first: int) -> list[Codes]:
         """The batch that begins with trial ``first``."""

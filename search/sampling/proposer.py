@@ -22,6 +22,8 @@ _MUTANTS = 256
 _POINTS = 384
 _FINALISTS = 6
 """Settings that are priced exactly for each that is proposed."""
+_MOST_PRICED = 24
+"""Of a batch: where many workers wait for a large one, the rest is proposed at the price that the model expects."""
 _RANKED = 2
 """For each finalist settings that are ranked: some of them stand for what was measured already."""
 _REFINED = 1
@@ -107,7 +109,7 @@ class Proposer:
         beliefs = self._beliefs(evidence)
         pool, guesses = self._hopeful(evidence, beliefs, self._pool(evidence, beliefs, random))
         volumes = self._missing(evidence, beliefs, guesses, random)
-        finalists = count if self.price is None else _FINALISTS * count
+        finalists = count if self.price is None else max(count, min(_FINALISTS * count, _MOST_PRICED))
         for _ in range(_REFINED):
             best = [row for row, _ in best_batch(volumes, guesses, _RANKED * finalists)]
             pool = np.unique(np.concatenate((pool[best], self._mutants(pool[best], random))), axis=0) if best else pool
@@ -118,9 +120,16 @@ class Proposer:
             return []
         pool, guesses = pool[chosen], guesses.of(chosen)
         if self.price is not None:
-            guesses = guesses.told(self.price(pool))
+            guesses = guesses.told(self._prices(pool))
             volumes = self._missing(evidence, beliefs, guesses, random)
         return [(pool[row], gain) for row, gain in best_batch(volumes, guesses, count)]
+
+    def _prices(self, pool: Codes) -> Floats:
+        """Exact losses of the first settings; NaN, which leaves the guess, of those beyond what a batch may cost."""
+        assert self.price is not None  # noqa: S101 - asked where there is one
+        told = np.full((len(pool), len(self.priors)), np.nan)
+        told[:_MOST_PRICED] = self.price(pool[:_MOST_PRICED])
+        return told
 
     # --- what is known ---------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ _SURE = 0.01
 _OF_COSTS = (PLAIN, RATIOS)
 _SINGLES, _RANDOM = 192, 64
 """Settings that are priced, to learn what others cost."""
+_IDENTITIES = 20_000
 _TOLD = 256
 """Of the settings that were priced since, the latest are remembered: they lie where the search is."""
 _BEST, _RANGE = 0.05, 0.9
@@ -86,6 +87,7 @@ class TrialMemory:
         self._identity = identity
         self._count = 0
         self._open: dict[int, Codes | None] = {}  # by number, what is not finished, with its setting if it has one
+        self._known: dict[Hashable, Hashable] = {}
         self._first_seen: dict[Hashable, int] = {}
         self._measured: list[_Measured] = []
         self._fixed: Parameters = {}
@@ -125,10 +127,19 @@ class TrialMemory:
 
     def identify(self, codes: Codes, before: int) -> Hashable:
         """What a setting stands for; None where a trial below a number has one that stands for the same."""
-        identity: Hashable = codes.tobytes()
-        if self._identity is not None:
-            identity = self._identity({**self._fixed, **self.codes.decode(codes)})
+        identity = self._of(codes)
         return None if self._first_seen.get(identity, before) < before else identity
+
+    def _of(self, codes: Codes) -> Hashable:
+        """What a setting stands for; remembered, because it may take as long as to build the policy."""
+        key: Hashable = codes.tobytes()
+        if self._identity is None:
+            return key
+        if key not in self._known:
+            if len(self._known) >= _IDENTITIES:
+                self._known.clear()
+            self._known[key] = self._identity({**self._fixed, **self.codes.decode(codes)})
+        return self._known[key]
 
     def anything(self, random: np.random.Generator, count: int) -> Codes:
         """(count, parameters) uniformly random settings."""
@@ -193,13 +204,13 @@ class TrialMemory:
 
     def _take(self, entry: FrozenTrial) -> None:
         codes = self.codes.encode([entry.params])[0]
-        identity = codes.tobytes() if self._identity is None else self._identity(entry.params)
+        self._fixed = {name: value for name, value in entry.params.items() if name not in self.space}
+        identity = self._of(codes)
         self._first_seen[identity] = min(entry.number, self._first_seen.get(identity, entry.number))
         if not entry.state.is_finished():
             self._open[entry.number] = codes
             return
         self._open.pop(entry.number, None)
-        self._fixed = {name: value for name, value in entry.params.items() if name not in self.space}
         values = np.array(entry.values if entry.state == TrialState.COMPLETE else [np.nan], np.float64)
         if np.isfinite(values).all():
             feasible = all(value <= 0.0 for value in entry.constraints.values())

@@ -95,11 +95,11 @@ def test_the_same_seed_gives_the_same_front(folder: Path, finished: Path, tmp_pa
     assert (tmp_path / "again" / "front.json").read_text() == (finished / "front.json").read_text()
 
 
-def test_a_cluster_is_refused_clearly(user: ModuleType) -> None:
+def test_a_cluster_that_is_not_there_is_named(user: ModuleType, tmp_path: Path) -> None:
     task = user.task()
     space = kp.joint_space(task, students=None)
-    with pytest.raises(JobError, match="ray= must be None"):
-        kp.search(task, space, ["accuracy"], ray="auto")
+    with pytest.raises(JobError, match=r"there is no Ray cluster at '127\.0\.0\.1:1': .*; start one with 'ray start"):
+        kp.search(task, space, ["accuracy"], ray="127.0.0.1:1", out=tmp_path / "run", progress=False)
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

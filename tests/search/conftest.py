@@ -15,8 +15,9 @@ from kneepoint.search.front import Candidate
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.metrics import Score
-from tests.search import tiny_problem
+from tests.search import postgres, tiny_problem
 
+postgres_cluster, postgres_url = postgres.postgres_cluster, postgres.postgres_url
 MakeCandidate = Callable[..., Candidate]
 AXES = (
     Axis("accuracy", "maximize", "", Scale(worst=0.0, ideal=1.0)),

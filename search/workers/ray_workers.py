@@ -1,0 +1,239 @@
+"""Workers on a Ray cluster: each is a trial of Ray Tune that measures many candidates.
+
+Tune starts them where there is room, restarts those whose node was lost, and starts more as nodes come; what they
+measure is handed out by the search through :class:`Hub`, because a trial a candidate takes Tune about a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kneepoint.search.evaluator import Evaluator
+from kneepoint.search.run_directory import RunDirectory
+from kneepoint.search.workers import ray_hub
+from kneepoint.search.workers.assignment import Assignment, Outcome
+from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.payload import packed, unpacked
+from kneepoint.search.workers.ray_hub import Delivery, Hub
+from kneepoint.search.workers.ray_trial import MARK, Post, work
+from kneepoint.search.workers.settings import Workers
+from kneepoint.tasks.errors import JobError, JobFailed
+
+_ANSWER_WITHIN = 60.0
+_CONNECT_WITHIN = 5.0
+_STOP_WITHIN = 30.0
+_AHEAD = 10
+"""A tenth of the workers finds the next assignment waiting."""
+_RESTARTED = {"max_restarts": -1, "max_task_retries": -1}
+"""An actor whose node is lost is started on another; what it knew it is told again."""
+_stops: dict[str, threading.Event] = {}
+
+
+class _Stop(tune.Stopper):
+    """Ends Tune's loop when the search is over; picklable, as Tune writes it to disk."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Trials end by themselves."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the search is over."""
+        event = _stops.get(self._token)
+        return event is not None and event.is_set()
+
+
+class RayWorkers:
+    """An executor on a cluster.
+
+    Args:
+        evaluator: Of the run.
+        settings: How many workers, and what each takes.
+        token: Of the run directory.
+        leave: Whether to leave the cluster at the end.
+    """
+
+    def __init__(self, evaluator: Evaluator, settings: Workers, token: str, leave: bool) -> None:
+        self._evaluator = evaluator
+        self._settings = settings
+        self._token = token
+        self._leave = leave
+        self._running: dict[str, Assignment] = {}
+        self._states: list[WorkerState] = []
+        self._epoch: str | None = None
+        self._failure: BaseException | None = None
+        node = ray.get_runtime_context().get_node_id()
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        actor = ray.remote(Hub).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=strategy, **_RESTARTED)
+        self._hub: Any = actor.remote(ray_hub.SILENCE)
+        one = Workers(1, None, 0.0, settings.memory_gb, settings.silence_seconds, 0)
+        directory = str(evaluator.directory.resolve())
+        payload = [ray.put(packed(evaluator))]
+        self._post = Post(self._hub, payload, directory, token, one, evaluator.threads)
+        self._tell_all()
+        self._scratch = tempfile.mkdtemp(prefix="kneepoint-tune-")
+        _stops[token] = threading.Event()
+        self._tune = threading.Thread(target=self._run_tune, daemon=True, name="ray-tune")
+        self._tune.start()
+
+    @classmethod
+    def at(cls, address: str, evaluator: Evaluator, settings: Workers) -> RayWorkers:
+        """Workers on the cluster at ``address``.
+
+        Raises:
+            JobError: If it cannot be reached, or the job cannot travel.
+        """
+        token = uuid.uuid4().hex
+        evaluator.directory.mkdir(parents=True, exist_ok=True)
+        (evaluator.directory / MARK).write_text(token)
+        leave = _connect(address)
+        return cls(evaluator, settings, token, leave)
+
+    @property
+    def room(self) -> int:
+        """Workers that are there and have nothing to do; of many, a few assignments more."""
+        return len(self._states) + len(self._states) // _AHEAD - len(self._running)
+
+    def submit(self, assignment: Assignment) -> None:
+        """Handed to the next worker that asks."""
+        self._running[assignment.id] = assignment
+        self._asked(self._hub.push.remote(assignment.id, packed(assignment)))
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What ended, or was lost.
+
+        Raises:
+            JobFailed: If the cluster is gone.
+        """
+        delivery: Delivery = self._asked(self._hub.drain.remote(seconds))
+        if self._epoch is None:
+            self._epoch = delivery.epoch
+        elif self._epoch != delivery.epoch:
+            self._epoch = delivery.epoch
+            self._tell_all()
+        self._states = delivery.workers
+        outcomes = [self._outcome(*unpacked(content)) for content in delivery.outcomes]
+        outcomes += [self._outcome(name, None, reason, None, {}) for name, reason in delivery.lost]
+        if not delivery.workers and not self._tune.is_alive():
+            raise JobFailed(f"Ray Tune ended before the search did: {self._failure or 'no worker could be started'}")
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def workers(self) -> Sequence[WorkerState]:
+        """Those that are there."""
+        return self._states
+
+    def close(self) -> None:
+        """Stop them, and leave the cluster."""
+        _stops[self._token].set()
+        if ray.is_initialized():
+            try:
+                ray.get(self._hub.stop.remote(), timeout=_STOP_WITHIN)
+                self._tune.join(_STOP_WITHIN)
+            except (RayError, OSError):  # the cluster is gone already
+                pass
+            if self._leave:
+                ray.shutdown()
+        del _stops[self._token]
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _tell_all(self) -> None:
+        """Tell the hub what it needs to know: the students that there are, and what is to be measured."""
+        directory = RunDirectory(self._evaluator.directory)
+        for name in sorted(directory.stored_names()):
+            self._offer(name, directory.stored(name).read_bytes())
+        for name, assignment in self._running.items():
+            self._asked(self._hub.push.remote(name, packed(assignment)))
+
+    def _outcome(self, name: str, record: Any, lost: Any, error: Any, files: dict[str, bytes]) -> Outcome | None:
+        """What ended; None for what was taken for lost before."""
+        assignment = self._running.pop(name, None)
+        for file, data in files.items():
+            self._offer(file, data)
+        return None if assignment is None else Outcome(assignment, record, lost, error, files)
+
+    def _offer(self, name: str, data: bytes) -> None:
+        """Let every node have a student."""
+        if name.startswith("students/"):
+            self._asked(self._hub.offer.remote(name, [ray.put(data)]))
+
+    def _asked(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=_ANSWER_WITHIN)
+        except RayError as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise JobFailed(
+                f"the Ray cluster is lost: {type(error).__name__}: {reason}; 'kneepoint resume' goes on when it is back"
+            ) from error
+
+    def _run_tune(self) -> None:
+        try:
+            self._tuner().fit()
+        except BaseException as failure:
+            self._failure = failure
+
+    def _tuner(self) -> tune.Tuner:
+        settings = self._settings
+        resources: dict[str, float] = {"cpu": settings.cpus or float(self._evaluator.threads), "gpu": settings.gpus}
+        if settings.memory_gb is not None:
+            resources["memory"] = settings.memory_gb * 1e9
+        return tune.Tuner(
+            tune.with_resources(tune.with_parameters(work, post=self._post), resources),
+            param_space={"worker": tune.grid_search(list(range(settings.count)))},
+            run_config=tune.RunConfig(
+                name=f"kneepoint-{self._token[:8]}",
+                storage_path=self._scratch,
+                failure_config=tune.FailureConfig(max_failures=-1),
+                stop=_Stop(self._token),
+                callbacks=[],
+                verbose=0,
+            ),
+        )
+
+
+def _connect(address: str) -> bool:
+    """Join the cluster; whether this process had not joined one before."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    for name in ("ray.tune", "ray.air"):  # a lost worker is said by the search itself
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return False
+    _require_answer(address)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError, RayError) as error:
+        raise _no_cluster(address, (str(error).strip().splitlines() or [""])[0]) from error
+    return True
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would go on asking for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> JobError:
+    return JobError(
+        f"there is no Ray cluster at {address!r}: {reason}; start one with 'ray start --head', or give 'auto', "
+        "HOST:PORT or ray://HOST:PORT"
+    )
