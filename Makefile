@@ -36,7 +36,7 @@ tests: $(STAMP) ## The tests alone
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-soak: $(STAMP) ## Long checks: every benchmark against its bars, the quickstart twice with one seed (25 minutes)
+soak: $(STAMP) ## Long checks: every benchmark against its bars, the quickstart twice with one seed, 20 kills, scale (75 minutes)
 	@echo "==> benchmarks/quickstart_bars.py"
 	@$(BIN)/python benchmarks/quickstart_bars.py --runs 2
 	@echo "==> benchmarks/conformance.py"
@@ -47,6 +47,10 @@ soak: $(STAMP) ## Long checks: every benchmark against its bars, the quickstart 
 	@$(BIN)/python benchmarks/candidates.py
 	@echo "==> benchmarks/overhead.py"
 	@$(BIN)/python -m benchmarks.overhead
+	@echo "==> benchmarks/kills.py"
+	@$(BIN)/python -m benchmarks.kills
+	@echo "==> benchmarks/scale.py"
+	@$(BIN)/python -m benchmarks.scale
 
 picture: $(STAMP) ## Draw docs/front.png from the run in OUT (needs the extra 'pictures' and a Chrome)
 	@$(BIN)/kneepoint report $(OUT) --picture docs/front.png

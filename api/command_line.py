@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -382,7 +383,12 @@ def show_front(directory: Path, device: str | None, as_json: bool) -> None:
 
 
 def main() -> None:
-    """The entry point of the ``kneepoint`` command."""
+    """The entry point of the ``kneepoint`` command.
+
+    A scheduler's SIGTERM interrupts as Ctrl-C does, which itself does so also where a shell had it ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
     except BrokenPipeError:  # the reader, a pager or head, has seen enough

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -129,15 +131,29 @@ class RunDirectory:
         """Refuse a second process; the lock ends with this one, however it ends.
 
         Raises:
-            RunError: If another process holds it.
+            RunError: If another process holds it, or the file system has no locks.
         """
-        self._lock = (self.path / "run.lock").open("w")
+        lock = (self.path / "run.lock").open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise RunError(f"another process is at work in {self.path}; wait for it, or stop it") from error
+            lock.seek(0)
+            holder = lock.read().strip()
+            lock.close()
+            raise self._not_locked(error, holder) from error
+        self._lock = lock
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+
+    def _not_locked(self, error: OSError, holder: str) -> RunError:
+        if isinstance(error, BlockingIOError):
+            who = f" ({holder})" if holder else ""
+            return RunError(f"another process{who} is at work in {self.path}; wait for it, or stop it")
+        return RunError(
+            f"cannot lock {self.path}: {error.strerror}; a run directory lies where files can be locked: choose "
+            "another one with out= or --out"
+        )
 
     def unlock(self) -> None:
         """Let others in."""

@@ -17,7 +17,7 @@ from kneepoint.spaces.joint_space import Choice, JointSpace
 from kneepoint.tasks.errors import JobError, nearest
 
 _POPULATION = 20
-_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 128
 
 
 def anchors(space: JointSpace) -> list[dict[str, Choice]]:
@@ -76,7 +76,7 @@ def sampler_named(
 
 def _batch(at_once: int) -> int:
     """Settings that are chosen together: few, so that each learns from the last, unless many workers wait."""
-    return min(max(_SMALLEST_BATCH, at_once), _LARGEST_BATCH)
+    return min(max(_SMALLEST_BATCH, at_once // 4), _LARGEST_BATCH)
 
 
 def sampler_name(sampler: str | BaseSampler) -> str:

@@ -167,6 +167,7 @@ class Proposer:
         if not len(evidence.pending):
             return volumes
         pending = beliefs.guesses(evidence.pending)
+        pending = pending.of(np.flatnonzero(pending.may_add(front, self.fronts)))  # of a thousand a few dozen
         return [volume.without(pending) for volume in volumes]
 
     # --- what may be proposed --------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_another_process_is_refused_while_the_first_lives_and_takes_over_when_it
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(RunError, match="another process is at work in"):
+        with pytest.raises(RunError, match=r"another process \(pid \d+ on .*\) is at work in"):
             opened(tmp_path, joint)
         assert not (tmp_path / "job.yaml").exists()
         holder.send_signal(signal.SIGKILL)
