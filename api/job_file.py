@@ -137,7 +137,7 @@ class JobFile(_Section):
     training: TrainingSection = TrainingSection()
     quantization: QuantizationSection = QuantizationSection()
     measure: MeasuredBy = "simulator"
-    workers: int | WorkersSection = 1
+    workers: WorkersSection = WorkersSection()
     ray: str | None = None
     storage: str | None = None
     callbacks: list[str] = []
@@ -162,8 +162,7 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
         raise JobError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise JobError(f"{path} must hold keys and values such as 'task: file.py:function'")
-    if isinstance(content.get("workers"), int):  # an override may be about one of its keys
-        content["workers"] = {"count": content["workers"]}
+    content = _with_sections(content)  # an override may be about one of their keys
     for override in overrides:
         _override(content, override)
     return parse_job(content, str(path))
@@ -176,9 +175,16 @@ def parse_job(content: Mapping[str, Any], where: str) -> JobFile:
         JobError: Naming the file, the key, what is wrong and the nearest known key.
     """
     try:
-        return JobFile.model_validate(dict(content))
+        return JobFile.model_validate(_with_sections(content))
     except ValidationError as error:
         raise JobError(f"{where}: {_explain(error)}") from error
+
+
+def _with_sections(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with a number of workers written out."""
+    count = content.get("workers")
+    is_number = isinstance(count, int) and not isinstance(count, bool)
+    return {**content, "workers": {"count": count}} if is_number else dict(content)
 
 
 def resumable(resolved: Mapping[str, Any]) -> JobFile:
@@ -246,7 +252,7 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: 
         threads=job.threads or default_threads(),
         settings=job.training.settings(job.quantization.settings()),
         measure=job.measure,
-        workers=job.workers if isinstance(job.workers, int) else job.workers.model_dump(),
+        workers=job.workers.model_dump(),
         ray=job.ray,
         storage=job.storage,
         callbacks=[_callback(entry, folder) for entry in job.callbacks],

@@ -40,19 +40,18 @@ class InProcess:
         del seconds
         if self._assignment is None:
             return []
-        assignment, self._assignment = self._assignment, None
-        try:
-            record = self._evaluator.evaluate(
-                assignment.policy,
-                assignment.fidelity,
-                assignment.baseline,
-                assignment.parameters,
-                assignment.race,
-            )
-        except KneepointError as error:
-            return [Outcome(assignment, error=error)]
+        outcome = self._measured(self._assignment)
+        self._assignment, self._since = None, time.time()
         self._done += 1
-        return [Outcome(assignment, record)]
+        return [outcome]
+
+    def _measured(self, assignment: Assignment) -> Outcome:
+        policy, fidelity, race = assignment.policy, assignment.fidelity, assignment.race
+        try:
+            record = self._evaluator.evaluate(policy, fidelity, assignment.baseline, assignment.parameters, race)
+        except KneepointError as error:
+            return Outcome(assignment, error=error)
+        return Outcome(assignment, record)
 
     def workers(self) -> Sequence[WorkerState]:
         """The process itself."""

@@ -8,6 +8,7 @@ import pytest
 from kneepoint.front_door import run_file
 from kneepoint.job_file import default_threads, parse_job, read_job_file, resolve_job, resumable
 from kneepoint.search.job import same_job
+from kneepoint.search.workers.settings import Workers
 from kneepoint.tasks.errors import DeviceError, InputError, JobError, ObjectiveError, RunError, SpaceError, TaskError
 
 MINIMAL = {"task": "tiny_task.py:task", "objectives": ["accuracy"]}
@@ -47,9 +48,38 @@ def test_full_training_is_recovery_for_longer_and_survives_the_run_directory(fol
     assert same_job(plain.to_json(), job.to_json()) == "training"
 
 
+def test_workers_cluster_and_storage_survive_the_run_directory_and_are_no_part_of_the_job(folder: Path) -> None:
+    plain = resolve_job(parse_job(MINIMAL, "job"), folder)
+    more = {"workers": {"count": 3, "gpus": 0.5}, "ray": "auto", "storage": "postgresql://me@host/runs"}
+    job = resolve_job(parse_job({**MINIMAL, **more}, "job"), folder)
+    assert job.workers == Workers(3, gpus=0.5)
+    again = resolve_job(resumable(job.to_json()), folder)
+    assert (again.workers, again.ray, again.to_json()["storage"]) == (job.workers, "auto", job.to_json()["storage"])
+    assert same_job(plain.to_json(), job.to_json()) is None
+
+
+def test_a_key_of_workers_can_be_set_whatever_the_file_says(folder: Path) -> None:
+    (folder / "job.yaml").write_text("task: tiny_task.py:task\nobjectives: [accuracy]\nworkers: 2\n")
+    job = read_job_file(folder / "job.yaml", ["workers.retries=5"])
+    assert resolve_job(job, folder).workers == Workers(2, retries=5)
+
+
+def test_callbacks_are_names_or_references(folder: Path) -> None:
+    (folder / "mine.py").write_text("import kneepoint\n\n\nclass Mine(kneepoint.Callback):\n    pass\n\n\nNOT = dict\n")
+    job = resolve_job(parse_job({**MINIMAL, "callbacks": ["tensorboard", "mine.py:Mine"]}, "job"), folder)
+    assert [type(entry).__name__ for entry in job.callbacks] == ["TensorBoardCallback", "Mine"]
+    again = resolve_job(resumable(job.to_json()), Path("/"))
+    assert [type(entry).__name__ for entry in again.callbacks] == ["TensorBoardCallback", "Mine"]
+    with pytest.raises(JobError, match="unknown callback 'mlfow'; did you mean 'mlflow'"):
+        resolve_job(parse_job({**MINIMAL, "callbacks": ["mlfow"]}, "job"), folder)
+    with pytest.raises(JobError, match=r"mine.py:NOT must be or make a kneepoint.Callback; got dict"):
+        resolve_job(parse_job({**MINIMAL, "callbacks": ["mine.py:NOT"]}, "job"), folder)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"workers": {"cuont": 2}}, "unknown key 'workers"),
         ({"objectivs": []}, "unknown key 'objectivs'; did you mean 'objectives'"),
         ({"space": {"weight_bit": [8]}}, "unknown key 'space.weight_bit'; did you mean 'weight_bits'"),
         ({"space": {"channel_multiple": 0}}, "space.channel_multiple: Input should be greater than or equal to 1"),

@@ -40,3 +40,17 @@ def test_the_estimate_is_never_beyond_the_minutes() -> None:
     assert budget.seconds_left == 10.0
     budget.spend(50.0)
     assert budget.seconds_left == 0.0
+
+
+def test_what_is_under_way_counts_as_begun() -> None:
+    budget = Budget(4, None)
+    budget.spend(1.0)
+    assert [budget.spent_with(count) for count in (2, 3)] == [False, True]
+
+
+def test_candidates_that_are_measured_at_the_same_time_take_less_each() -> None:
+    budget = Budget(100, None)
+    for _ in range(RECENT):
+        budget.spend(1.0, own_seconds=4.0, at_once=4)
+    assert budget.elapsed == RECENT
+    assert abs((budget.seconds_left or 0.0) - (100 - RECENT)) < 1e-6
