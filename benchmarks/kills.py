@@ -77,6 +77,7 @@ class Search:
             self._look()
             if driver.poll() == 0:
                 return {**self._verdict(), "seconds": round(time.monotonic() - begun, 1)}
+            time.sleep(0.25)
             if driver.poll() is not None:
                 driver = self._start()
             if sum(self.kills.values()) < kills and self._waited(driver):
@@ -103,7 +104,7 @@ class Search:
             self._look()
         until = time.monotonic() + self.random.uniform(*PAUSE)
         while time.monotonic() < until and driver.poll() is None:
-            time.sleep(0.05)
+            time.sleep(0.25)
             self._look()
         return driver.poll() is None
 

@@ -43,7 +43,7 @@ from kneepoint.search.running_front import RunningFront
 from kneepoint.search.search_loop import SearchLoop
 from kneepoint.search.trials import Trials
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.metrics import Score
 

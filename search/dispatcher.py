@@ -11,7 +11,8 @@ from typing import Protocol
 from kneepoint.search.log_store import Log
 from kneepoint.search.record import Record
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import Executor, WorkerState
+from kneepoint.search.workers.executor import Executor
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.spaces.policy import Policy
 
 TICK = 1.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from kneepoint.compression.student_store import write_atomically
 from kneepoint.search.progress import Status
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 
 SCHEMA = "kneepoint.status/1"
 _EVERY = 1.0

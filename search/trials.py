@@ -20,7 +20,7 @@ from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.workers.assignment import Assignment
 from kneepoint.search.workers.choosing import executor_of
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.spaces.joint_space import Choice
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobFailed

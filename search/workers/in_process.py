@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kneepoint.search.evaluator import Evaluator
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.tasks.errors import KneepointError
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from kneepoint.search.evaluator import Evaluator
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import WorkerState
 from kneepoint.search.workers.payload import packed
 from kneepoint.search.workers.settings import Workers
 from kneepoint.search.workers.worker_process import Signal, WorkerProcess
+from kneepoint.search.workers.worker_state import WorkerState
 
 _LOOK_EVERY = 0.5
 """Seconds between two looks for processes that hang."""

@@ -14,11 +14,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 
 SILENCE = 20.0
 """Seconds after which a worker that was not heard of is taken for lost."""
-OVER, UNKNOWN = b"", b"?"
+OVER, UNKNOWN = ("over", b""), ("unknown", b"")
 _POLL = 0.25
 
 
@@ -68,6 +68,9 @@ class Hub:
         self._is_over = False
         self._work, self._news = asyncio.Event(), asyncio.Event()
 
+    async def stir(self) -> None:
+        """Answers when the hub has begun, which on a busy node takes a while."""
+
     async def push(self, name: str, assignment: bytes) -> None:
         """Have ``assignment`` (its id is ``name``) measured by whoever asks next."""
         self._queue.append((name, assignment))
@@ -78,8 +81,8 @@ class Hub:
         self._lose(worker, "its worker was started anew")
         self._members[worker] = _Member(node, time.monotonic())
 
-    async def next(self, worker: str, seconds: float) -> bytes | None:
-        """The next assignment; None where there is none yet.
+    async def next(self, worker: str, seconds: float) -> tuple[str, bytes] | None:
+        """The id of the next assignment, and the assignment; None where there is none yet.
 
         ``OVER`` where there will be none any more, ``UNKNOWN`` to a worker that has to join (again).
         """
@@ -96,7 +99,7 @@ class Hub:
             return UNKNOWN
         member.given, assignment = self._queue.popleft()
         member.since = time.time()
-        return assignment
+        return member.given, assignment
 
     async def beat(self, worker: str) -> bool:
         """A worker is still at it; False where it was taken for lost, so that it need not go on."""

@@ -16,6 +16,8 @@ from kneepoint.search.workers.local import LocalWorkers
 from kneepoint.search.workers.payload import packed, unpacked
 from kneepoint.search.workers.ray_hub import OVER, UNKNOWN
 from kneepoint.search.workers.settings import Workers
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.errors import JobFailed, KneepointError
 
 _ASK_FOR, _BEAT = 10.0, 2.0
 MARK = ".shared"
@@ -53,13 +55,28 @@ def work(config: dict[str, Any], post: Post) -> None:
     desk.join()
     try:
         while (order := desk.next()) is not None:
-            crew.submit(order)
-            while not (outcomes := crew.wait(_BEAT)):
-                if not ray.get(post.hub.beat.remote(name)):
-                    raise ConnectionResetError("the search goes on without this worker; Tune starts it anew")
-            desk.send(outcomes[0])
+            desk.send(_measured(crew, order, desk))
     finally:
         crew.close()
+
+
+def _measured(crew: LocalWorkers, order: tuple[str, bytes], desk: _Desk) -> Outcome:
+    """What comes of an assignment; a job that cannot be loaded here is the search's to hear of, not Tune's to retry."""
+    try:
+        assignment: Assignment = unpacked(order[1])
+    except Exception as failure:  # the user's own modules
+        why = f"a worker on {desk.node} cannot load the job: {type(failure).__name__}: {failure}"
+        return Outcome(
+            Assignment(Policy.build(), "ptq"), error=JobFailed(f"{why}; install what it needs on every node")
+        )
+    desk.prepare(assignment)
+    crew.submit(assignment)
+    try:
+        while not (outcomes := crew.wait(_BEAT)):
+            desk.beat()
+    except KneepointError as error:
+        return Outcome(assignment, error=error)
+    return outcomes[0]
 
 
 class _Desk:
@@ -68,38 +85,52 @@ class _Desk:
     def __init__(self, post: Post, name: str, node: str, directory: Path, is_shared: bool) -> None:
         self._post = post
         self._name = name
-        self._node = node
+        self.node = node
+        self._name_of_order = ""
         self._directory = directory
         self._is_shared = is_shared
         self._before: set[str] = set()
 
-    def next(self) -> Assignment | None:
-        """What to measure, with the students it may need on this node; None where there is nothing more."""
-        order = None
+    def next(self) -> tuple[str, bytes] | None:
+        """What to measure, and its id; None where there is nothing more."""
+        order: tuple[str, bytes] | None = None
         while order is None or order == UNKNOWN:
             if order == UNKNOWN:
                 self.join()
             order = ray.get(self._post.hub.next.remote(self._name, _ASK_FOR))
         if order == OVER:
             return None
-        assignment: Assignment = unpacked(order)
+        self._name_of_order = order[0]
+        return order
+
+    def prepare(self, assignment: Assignment) -> None:
+        """Have the students it may need on this node."""
         if not self._is_shared:
             self._before = RunDirectory(self._directory).stored_names()
             if assignment.policy.student:
                 self._fetch()
                 self._before = RunDirectory(self._directory).stored_names()
-        return assignment
+
+    def beat(self) -> None:
+        """Tell the hub that the worker is still at it.
+
+        Raises:
+            ConnectionResetError: If the search goes on without it.
+        """
+        if not ray.get(self._post.hub.beat.remote(self._name)):
+            raise ConnectionResetError("the search goes on without this worker; Tune starts it anew")
 
     def join(self) -> None:
         """Tell the hub that there is a worker."""
-        ray.get(self._post.hub.join.remote(self._name, self._node))
+        ray.get(self._post.hub.join.remote(self._name, self.node))
 
     def send(self, outcome: Outcome) -> None:
         """What came of it, with the files that it left on this node."""
         new = set() if self._is_shared else RunDirectory(self._directory).stored_names() - self._before
         files = {name: (self._directory / name).read_bytes() for name in new}
-        content = packed((outcome.assignment.id, outcome.record, outcome.lost, outcome.error, files))
-        ray.get(self._post.hub.ended.remote(self._name, outcome.assignment.id, content))
+        name = self._name_of_order
+        content = packed((name, outcome.record, outcome.lost, outcome.error, files))
+        ray.get(self._post.hub.ended.remote(self._name, name, content))
 
     def _fetch(self) -> None:
         """Students that others trained: what they weigh before what names them."""

@@ -12,9 +12,11 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 import uuid
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import tune
@@ -25,15 +27,16 @@ from kneepoint.search.evaluator import Evaluator
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.workers import ray_hub
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import WorkerState
 from kneepoint.search.workers.payload import packed, unpacked
 from kneepoint.search.workers.ray_hub import Delivery, Hub
 from kneepoint.search.workers.ray_trial import MARK, Post, work
 from kneepoint.search.workers.settings import Workers
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.tasks.errors import JobError, JobFailed
 
-_ANSWER_WITHIN = 60.0
+_ANSWER_WITHIN, _HUB_WITHIN = 120.0, 600.0
 _CONNECT_WITHIN = 5.0
+_FIRST_WORKER_WITHIN = 60.0
 _STOP_WITHIN = 30.0
 _AHEAD = 10
 """A tenth of the workers finds the next assignment waiting."""
@@ -76,11 +79,13 @@ class RayWorkers:
         self._running: dict[str, Assignment] = {}
         self._states: list[WorkerState] = []
         self._epoch: str | None = None
+        self._began, self._is_warned = time.monotonic(), False
         self._failure: BaseException | None = None
         node = ray.get_runtime_context().get_node_id()
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
         actor = ray.remote(Hub).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=strategy, **_RESTARTED)
-        self._hub: Any = actor.remote(ray_hub.SILENCE)
+        self._hub = cast(Any, actor.remote(ray_hub.SILENCE))
+        self._asked(self._hub.stir.remote(), _HUB_WITHIN)
         one = Workers(1, None, 0.0, settings.memory_gb, settings.silence_seconds, 0)
         directory = str(evaluator.directory.resolve())
         payload = [ray.put(packed(evaluator))]
@@ -127,6 +132,7 @@ class RayWorkers:
             self._epoch = delivery.epoch
             self._tell_all()
         self._states = delivery.workers
+        self._warn_of_no_worker()
         outcomes = [self._outcome(*unpacked(content)) for content in delivery.outcomes]
         outcomes += [self._outcome(name, None, reason, None, {}) for name, reason in delivery.lost]
         if not delivery.workers and not self._tune.is_alive():
@@ -151,6 +157,27 @@ class RayWorkers:
         del _stops[self._token]
         shutil.rmtree(self._scratch, ignore_errors=True)
 
+    def _warn_of_no_worker(self) -> None:
+        """Say once why nothing happens, where the cluster has no room for what a worker asks for."""
+        if self._states or self._is_warned or time.monotonic() - self._began < _FIRST_WORKER_WITHIN:
+            return
+        self._is_warned = True
+        free = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray has no annotations there
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in self._resources().items())
+        have = ", ".join(f"{free.get(name, 0.0):g} {name}" for name in self._resources())
+        warnings.warn(
+            f"no worker has begun in {_FIRST_WORKER_WITHIN:g} s: each asks for {asked}, and {have} are free; "
+            "add nodes, or ask for less (workers:)",
+            stacklevel=2,
+        )
+
+    def _resources(self) -> dict[str, float]:
+        """What a worker takes, by Ray's names."""
+        settings = self._settings
+        cpus = settings.cpus or float(self._evaluator.threads)
+        memory = {} if settings.memory_gb is None else {"memory": settings.memory_gb * 1e9}
+        return {"CPU": cpus, "GPU": settings.gpus, **memory}
+
     def _tell_all(self) -> None:
         """Tell the hub what it needs to know: the students that there are, and what is to be measured."""
         directory = RunDirectory(self._evaluator.directory)
@@ -171,9 +198,9 @@ class RayWorkers:
         if name.startswith("students/"):
             self._asked(self._hub.offer.remote(name, [ray.put(data)]))
 
-    def _asked(self, reference: Any) -> Any:
+    def _asked(self, reference: Any, seconds: float = _ANSWER_WITHIN) -> Any:
         try:
-            return ray.get(reference, timeout=_ANSWER_WITHIN)
+            return ray.get(reference, timeout=seconds)
         except RayError as error:
             reason = (str(error).splitlines() or [""])[0]
             raise JobFailed(
@@ -187,13 +214,9 @@ class RayWorkers:
             self._failure = failure
 
     def _tuner(self) -> tune.Tuner:
-        settings = self._settings
-        resources: dict[str, float] = {"cpu": settings.cpus or float(self._evaluator.threads), "gpu": settings.gpus}
-        if settings.memory_gb is not None:
-            resources["memory"] = settings.memory_gb * 1e9
         return tune.Tuner(
-            tune.with_resources(tune.with_parameters(work, post=self._post), resources),
-            param_space={"worker": tune.grid_search(list(range(settings.count)))},
+            tune.with_resources(tune.with_parameters(work, post=self._post), self._resources()),
+            param_space={"worker": tune.grid_search(list(range(self._settings.count)))},
             run_config=tune.RunConfig(
                 name=f"kneepoint-{self._token[:8]}",
                 storage_path=self._scratch,

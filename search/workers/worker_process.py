@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from kneepoint.search.record import Record
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import State, WorkerState
 from kneepoint.search.workers.payload import packed
 from kneepoint.search.workers.worker_main import Setup
+from kneepoint.search.workers.worker_state import State, WorkerState
 from kneepoint.tasks.errors import JobFailed
 
 Signal = Callable[[str, int, int], None]

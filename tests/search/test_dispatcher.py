@@ -13,7 +13,7 @@ from kneepoint.search.event_log import EventLog
 from kneepoint.search.record import Record
 from kneepoint.search.trial_log import TrialLog
 from kneepoint.search.workers.assignment import Assignment, Outcome
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.errors import ObjectiveError
 from kneepoint.tasks.metrics import Score

@@ -10,7 +10,7 @@ import pytest
 
 from kneepoint.search.progress import Status
 from kneepoint.search.status_file import StatusFile, read_status
-from kneepoint.search.workers.executor import WorkerState
+from kneepoint.search.workers.worker_state import WorkerState
 
 STATUS = Status("searching", 3, 8, 12.0, {"accuracy": 0.9}, 0.3, 1)
 

@@ -27,6 +27,7 @@ from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobError, JobFailed, KneepointError
 from tests.search import tiny_problem
+from tests.search.workers.explosive import Explosive
 
 
 def behave(view: View) -> float:
@@ -128,17 +129,8 @@ def test_a_job_that_cannot_travel_is_refused(joint: JointSpace, tmp_path: Path) 
             LocalWorkers.of(evaluator_of(joint, tmp_path, behaviour), Workers(2))
 
 
-class _Explosive:
-    def __reduce__(self) -> Any:
-        return (_explode, ())
-
-
-def _explode() -> None:
-    raise OSError("not on this machine")
-
-
 def test_a_worker_that_cannot_load_the_job_ends_the_search(joint: JointSpace, tmp_path: Path) -> None:
-    behaviour = tiny_problem.Fragile(_Explosive())
+    behaviour = tiny_problem.Fragile(Explosive())
     workers = LocalWorkers.of(evaluator_of(joint, tmp_path, behaviour), Workers(1), tmp_path / "logs")
     try:
         with pytest.raises(JobFailed, match="cannot load the job: OSError: not on this machine"):

@@ -13,20 +13,22 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from kneepoint.objectives import Accuracy, Size
 from kneepoint.search.front_file import read_front
 from kneepoint.search.progress import Status
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.trial_log import TrialLog
 from kneepoint.search.workers import ray_hub, ray_trial
 from kneepoint.spaces.joint_space import JointSpace
-from kneepoint.tasks.errors import JobError
+from kneepoint.tasks.errors import JobError, JobFailed
 from tests.search import tiny_problem
+from tests.search.workers.explosive import Explosive
 
 # Ray's own clients and servers leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head without room for work, and two nodes with room for one worker each."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -54,6 +56,36 @@ def settled(path: Path) -> None:
     assert sum(record.parameters is not None and record.fidelity == "ptq" for record in records) == 14
 
 
+def test_a_cluster_that_is_not_there_is_named(joint: JointSpace, tmp_path: Path) -> None:
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    start = time.monotonic()
+    with pytest.raises(JobError, match=r"there is no Ray cluster at '127\.0\.0\.1:1'"):
+        tiny_problem.run(tiny_problem.job(joint, ray="127.0.0.1:1"), tmp_path / "run")
+    assert time.monotonic() - start < 120
+
+
+def test_a_job_that_a_node_cannot_load_ends_the_search(cluster: Any, joint: JointSpace, tmp_path: Path) -> None:
+    """And is not tried again and again by Tune."""
+    explosive = tiny_problem.Fragile(Explosive())
+    job = tiny_problem.job(joint, workers=1, ray=cluster.address, objectives=[Accuracy(), Size(), explosive])
+    with pytest.raises(JobFailed, match="cannot load the job: OSError: not on this machine"):
+        tiny_problem.run(job, tmp_path / "run")
+    assert not ray.is_initialized()
+
+
+def test_nodes_without_the_run_directory_send_what_they_store(
+    cluster: Any, joint: JointSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that does not see the run directory works in a folder of its own."""
+    monkeypatch.setattr(ray_trial, "MARK", ".nobody-sees-this")
+    job = tiny_problem.job(joint, workers=1, trials=14, ray=cluster.address)
+    tiny_problem.run(job, tmp_path / "run")
+    settled(tmp_path / "run")
+    assert not ray.is_initialized()
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert not [event for event in events if event["event"] == "trial lost"]
+
+
 def test_nodes_come_and_go_and_nothing_is_lost(
     cluster: Any, joint: JointSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,24 +111,3 @@ def test_nodes_come_and_go_and_nothing_is_lost(
     shared = mine.keys() & theirs.keys()
     assert len(shared) > 10
     assert {name: mine[name].values for name in shared} == {name: theirs[name].values for name in shared}
-
-
-def test_nodes_without_the_run_directory_send_what_they_store(
-    cluster: Any, joint: JointSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A node that does not see the run directory works in a folder of its own."""
-    monkeypatch.setattr(ray_trial, "MARK", ".nobody-sees-this")
-    job = tiny_problem.job(joint, workers=1, trials=14, ray=cluster.address)
-    tiny_problem.run(job, tmp_path / "run")
-    settled(tmp_path / "run")
-    assert not ray.is_initialized()
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert not [event for event in events if event["event"] == "trial lost"]
-
-
-def test_a_cluster_that_is_not_there_is_named(joint: JointSpace, tmp_path: Path) -> None:
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    start = time.monotonic()
-    with pytest.raises(JobError, match=r"there is no Ray cluster at '127\.0\.0\.1:1'"):
-        tiny_problem.run(tiny_problem.job(joint, ray="127.0.0.1:1"), tmp_path / "run")
-    assert time.monotonic() - start < 120
