@@ -36,7 +36,7 @@ from kneepoint.tasks.errors import JobError, JobFailed
 
 _ANSWER_WITHIN, _HUB_WITHIN = 120.0, 600.0
 _CONNECT_WITHIN = 5.0
-_FIRST_WORKER_WITHIN = 60.0
+_FIRST_WORKER_WITHIN = 120.0
 _STOP_WITHIN = 30.0
 _AHEAD = 10
 """A tenth of the workers finds the next assignment waiting."""
@@ -166,8 +166,8 @@ class RayWorkers:
         asked = ", ".join(f"{amount:g} {name}" for name, amount in self._resources().items())
         have = ", ".join(f"{free.get(name, 0.0):g} {name}" for name in self._resources())
         warnings.warn(
-            f"no worker has begun in {_FIRST_WORKER_WITHIN:g} s: each asks for {asked}, and {have} are free; "
-            "add nodes, or ask for less (workers:)",
+            f"no worker has begun in {_FIRST_WORKER_WITHIN:g} s: each asks for {asked}, and {have} are free: "
+            "they may be slow to start; else add nodes, or ask for less (workers:)",
             stacklevel=2,
         )
 
