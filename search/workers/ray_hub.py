@@ -18,7 +18,7 @@ from kneepoint.search.workers.worker_state import WorkerState
 
 SILENCE = 20.0
 """Seconds after which a worker that was not heard of is taken for lost."""
-OVER, UNKNOWN = ("over", b""), ("unknown", b"")
+OVER, UNKNOWN, REPLACED = ("over", b""), ("unknown", b""), ("replaced", b"")
 _POLL = 0.25
 
 
@@ -28,6 +28,7 @@ class _Member:
 
     node: str
     heard: float
+    life: str
     since: float = field(default_factory=time.time)
     given: str | None = None
     done: int = 0
@@ -76,38 +77,45 @@ class Hub:
         self._queue.append((name, assignment))
         self._work.set()
 
-    async def join(self, worker: str, node: str) -> None:
-        """A worker begins; one of the same name before it is gone, and what it measured with it."""
-        self._lose(worker, "its worker was started anew")
-        self._members[worker] = _Member(node, time.monotonic())
+    async def join(self, worker: str, life: str, node: str) -> None:
+        """A worker begins; one of the same name before it is gone, and what it measured with it.
 
-    async def next(self, worker: str, seconds: float) -> tuple[str, bytes] | None:
+        ``life`` tells them apart: the one before may live on behind a link that was cut, and ask when it is back.
+        """
+        self._lose(worker, "its worker was started anew")
+        self._members[worker] = _Member(node, time.monotonic(), life)
+
+    async def next(self, worker: str, life: str, seconds: float) -> tuple[str, bytes] | None:
         """The id of the next assignment, and the assignment; None where there is none yet.
 
-        ``OVER`` where there will be none any more, ``UNKNOWN`` to a worker that has to join (again).
+        ``OVER`` where there will be none any more, ``UNKNOWN`` to a worker that has to join (again),
+        ``REPLACED`` to one whose name another has meanwhile.
         """
         deadline = time.monotonic() + seconds
-        while not self._queue and not self._is_over and self._hear(worker) is not None:
+        while not self._queue and not self._is_over and self._hear(worker, life) is not None:
             if time.monotonic() >= deadline:
                 return None
             self._work.clear()
             await _set_or_timeout(self._work, _POLL)
         if self._is_over:
             return OVER
-        member = self._hear(worker)
+        member = self._hear(worker, life)
         if member is None:
-            return UNKNOWN
+            return REPLACED if worker in self._members else UNKNOWN
+        if member.given is not None:  # whoever asks has nothing: the answer to an earlier call never came there
+            self._lost.append((member.given, f"its worker never got it (on {member.node})"))
+            self._news.set()
         member.given, assignment = self._queue.popleft()
         member.since = time.time()
         return member.given, assignment
 
-    async def beat(self, worker: str) -> bool:
+    async def beat(self, worker: str, life: str) -> bool:
         """A worker is still at it; False where it was taken for lost, so that it need not go on."""
-        return self._hear(worker) is not None and not self._is_over
+        return self._hear(worker, life) is not None and not self._is_over
 
-    async def ended(self, worker: str, name: str, outcome: bytes) -> None:
+    async def ended(self, worker: str, life: str, name: str, outcome: bytes) -> None:
         """What came of an assignment; ignored where its worker was taken for lost, as another measures it again."""
-        member = self._hear(worker)
+        member = self._hear(worker, life)
         if member is None or member.given != name:
             return
         member.given, member.since, member.done = None, time.time(), member.done + 1
@@ -138,10 +146,11 @@ class Hub:
         self._is_over = True
         self._work.set()
 
-    def _hear(self, worker: str) -> _Member | None:
+    def _hear(self, worker: str, life: str) -> _Member | None:
         member = self._members.get(worker)
-        if member is not None:
-            member.heard = time.monotonic()
+        if member is None or member.life != life:
+            return None
+        member.heard = time.monotonic()
         return member
 
     def _lose_the_silent(self) -> None:

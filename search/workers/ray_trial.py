@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.workers.assignment import Assignment, Outcome
 from kneepoint.search.workers.local import LocalWorkers
 from kneepoint.search.workers.payload import packed, unpacked
-from kneepoint.search.workers.ray_hub import OVER, UNKNOWN
+from kneepoint.search.workers.ray_hub import OVER, REPLACED, UNKNOWN
 from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobFailed, KneepointError
 
 _ASK_FOR, _BEAT = 10.0, 2.0
+_WITHOUT = "the search goes on without this worker; Tune starts it anew"
 MARK = ".shared"
 """A file of the run directory: a node that reads in it what the search wrote shares the directory."""
 
@@ -89,6 +91,7 @@ class _Desk:
         self._name_of_order = ""
         self._directory = directory
         self._is_shared = is_shared
+        self._life = uuid.uuid4().hex
         self._before: set[str] = set()
 
     def next(self) -> tuple[str, bytes] | None:
@@ -97,9 +100,11 @@ class _Desk:
         while order is None or order == UNKNOWN:
             if order == UNKNOWN:
                 self.join()
-            order = ray.get(self._post.hub.next.remote(self._name, _ASK_FOR))
+            order = ray.get(self._post.hub.next.remote(self._name, self._life, _ASK_FOR))
         if order == OVER:
             return None
+        if order == REPLACED:
+            raise ConnectionResetError(_WITHOUT)
         self._name_of_order = order[0]
         return order
 
@@ -117,12 +122,12 @@ class _Desk:
         Raises:
             ConnectionResetError: If the search goes on without it.
         """
-        if not ray.get(self._post.hub.beat.remote(self._name)):
-            raise ConnectionResetError("the search goes on without this worker; Tune starts it anew")
+        if not ray.get(self._post.hub.beat.remote(self._name, self._life)):
+            raise ConnectionResetError(_WITHOUT)
 
     def join(self) -> None:
         """Tell the hub that there is a worker."""
-        ray.get(self._post.hub.join.remote(self._name, self.node))
+        ray.get(self._post.hub.join.remote(self._name, self._life, self.node))
 
     def send(self, outcome: Outcome) -> None:
         """What came of it, with the files that it left on this node."""
@@ -130,7 +135,7 @@ class _Desk:
         files = {name: (self._directory / name).read_bytes() for name in new}
         name = self._name_of_order
         content = packed((name, outcome.record, outcome.lost, outcome.error, files))
-        ray.get(self._post.hub.ended.remote(self._name, name, content))
+        ray.get(self._post.hub.ended.remote(self._name, self._life, name, content))
 
     def _fetch(self) -> None:
         """Students that others trained: what they weigh before what names them."""
