@@ -82,7 +82,7 @@ class RayWorkers:
         self._began, self._is_warned = time.monotonic(), False
         self._failure: BaseException | None = None
         node = ray.get_runtime_context().get_node_id()
-        # Hard: Ray ignores a soft affinity of an actor without resources, and without this node the search is gone, too.
+        # Hard: Ray ignores a soft affinity of an actor without resources, and without this node there is no search.
         strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         actor = ray.remote(Hub).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=strategy, **_RESTARTED)
         self._hub = cast(Any, actor.remote(ray_hub.SILENCE))
