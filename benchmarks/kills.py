@@ -75,11 +75,12 @@ class Search:
         driver = self._start()
         while time.monotonic() - begun < GIVE_UP:
             self._look()
-            if driver.poll() == 0:
+            code = driver.poll()
+            if code == 0:
                 return {**self._verdict(), "seconds": round(time.monotonic() - begun, 1)}
-            time.sleep(0.25)
-            if driver.poll() is not None:
+            if code is not None:
                 driver = self._start()
+            time.sleep(0.25)
             if sum(self.kills.values()) < kills and self._waited(driver):
                 self._kill(driver)
         driver.kill()
