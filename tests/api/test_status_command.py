@@ -38,7 +38,7 @@ def test_json_is_all_there_is(command: Command, finished: Path) -> None:
     assert sum(one["trials"] for one in facts["trials"].values()) == len(lines)
     assert sum(one["trials"] for one in facts["workers"]) == len(lines)
     assert facts["trials_a_minute"]["all"] > 0
-    assert 0 < facts["share_measuring"] <= 1
+    assert 0 <= facts["share_measuring"] <= 1  # since the last driver began: another test may have resumed the run
 
 
 def test_a_killed_run(command: Command, finished: Path, tmp_path: Path) -> None:
