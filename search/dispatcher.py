@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -77,16 +77,6 @@ class Dispatcher:
         """Assignments that can be under way at the same time."""
         return self._executor.room + len(self._running)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything is under way, here or at another driver that this one waits for."""
-        return bool(self._running or self._held or self._elsewhere)
-
-    @property
-    def under_way(self) -> int:
-        """Assignments that this driver started and that have not ended."""
-        return len(self._running) + len(self._held)
-
     def start(self, assignment: Assignment) -> None:
         """Have something measured that is not in the log, unless another driver does it already."""
         if not self._log.claim(assignment.policy.id, assignment.fidelity):
@@ -107,7 +97,7 @@ class Dispatcher:
         self._resume_held()
         return records + self._news(bool(outcomes))
 
-    def measured(self, assignments: Iterable[Assignment]) -> Iterable[Record]:
+    def measured(self, assignments: Iterable[Assignment]) -> Iterator[Record]:
         """The records of all ``assignments``: the log's, or new ones, as they end."""
         waiting: set[str] = set()
         for assignment in assignments:
@@ -133,7 +123,7 @@ class Dispatcher:
         self._executor.close()
         self._log.close()
 
-    def _awaited(self, waiting: set[str]) -> Iterable[Record]:
+    def _awaited(self, waiting: set[str]) -> Iterator[Record]:
         """What has ended of those that are waited for."""
         for record in self.finished():
             if record.id in waiting:

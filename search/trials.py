@@ -69,7 +69,11 @@ class Trials:
         self.evaluator = Evaluator(
             job.space, job.scored, directory.path, job.seed, job.threads, job.settings, report, job.measure
         )
-        self.teacher = self._teacher()
+        try:
+            self.teacher = self._teacher()
+        except BaseException:
+            self.log.close()  # a driver that never began holds nothing
+            raise
         self.axes = [
             Axis(entry.name, entry.direction, entry.unit, entry.scale(job.task, self.teacher[entry.name]))
             for entry in job.objectives
@@ -99,7 +103,7 @@ class Trials:
         Raises:
             InputError: As :meth:`measure`.
         """
-        return iter(self.dispatcher.measured(assignments))
+        return self.dispatcher.measured(assignments)
 
     @cached_property
     def dispatcher(self) -> Dispatcher:

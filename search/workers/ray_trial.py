@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -51,13 +52,16 @@ def work(config: dict[str, Any], post: Post) -> None:
     """Measure until there is nothing more to measure: the function of a Tune trial."""
     name = f"ray-{config['worker']}"
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray has no annotations there
-    directory = shared_directory(post) or _own_directory(post)
+    shared = shared_directory(post)
+    directory = shared or _own_directory(post)
     crew = LocalWorkers(ray.get(post.payload[0]), post.settings, post.threads, directory, prefix=f"{name}-")
-    desk = _Desk(post, name, node, directory, is_shared=shared_directory(post) is not None)
+    desk = _Desk(post, name, node, directory, is_shared=shared is not None)
     desk.join()
     try:
         while (order := desk.next()) is not None:
             desk.send(_measured(crew, order, desk))
+        if shared is None:  # the search has all that was stored here
+            shutil.rmtree(directory, ignore_errors=True)
     finally:
         crew.close()
 

@@ -113,7 +113,8 @@ class RayWorkers:
     @property
     def room(self) -> int:
         """Workers that are there and have nothing to do; of many, a few assignments more."""
-        return len(self._states) + len(self._states) // _AHEAD - len(self._running)
+        there = len(self._states)
+        return max(0, there + there // _AHEAD - len(self._running))  # some that had work may be lost
 
     def submit(self, assignment: Assignment) -> None:
         """Handed to the next worker that asks."""

@@ -18,8 +18,8 @@ class Workers:
         cpus: Processors that a worker takes on a cluster; by default the job's threads.
         gpus: GPUs that a worker takes on a cluster, also a part of one.
         memory_gb: Memory that a worker may use; a candidate that needs more fails. None for no limit.
-        silence_seconds: After so long without a sign of progress a candidate is given up as hanging: its evaluation,
-            or 100 steps of training. None to wait for ever.
+        silence_seconds: After so long without a sign of progress a candidate is given up as hanging: its evaluation
+            (from its start), or one step of training. None to wait for ever.
         retries: How often a candidate is measured again that was lost with its worker.
     """
 
