@@ -1,4 +1,4 @@
-"""The Optuna study that proposes while a run lives, and how a record becomes a trial of Optuna."""
+"""The Optuna study that a sampler of Optuna works on while a run lives, and how a record becomes a trial of Optuna."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kneepoint.objectives.objective import Direction
 from kneepoint.search.job import Job
+from kneepoint.search.proposing import Asked
 from kneepoint.search.quiet import quiet_optuna
 from kneepoint.search.record import Record
-from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS
+from kneepoint.search.sampling.study_reader import STANDARD_ERRORS
 from kneepoint.tasks.metrics import Score
 
 STUDY_NAME = "kneepoint"
@@ -46,6 +47,7 @@ class StudyMirror:
         self.constraint_names = list(constraint_names)
         with quiet_optuna():
             self.study = new_study(self.objectives, None, sampler)
+        self._open: dict[int, Trial] = {}
 
     @classmethod
     def of(cls, job: Job, sampler: BaseSampler) -> StudyMirror:
@@ -54,13 +56,16 @@ class StudyMirror:
         measured = [entry.name for entry in job.objectives if not entry.predicted]
         return cls(sampler, job.space.distributions, names, job.constraint_names, measured)
 
-    def ask(self) -> Trial:
-        """The next setting to measure; its ``params`` are those of the space."""
+    def ask(self) -> Asked:
+        """The next setting to measure."""
         with quiet_optuna():
-            return self.study.ask(self.distributions)
+            trial = self.study.ask(self.distributions)
+        self._open[trial.number] = trial
+        return Asked(trial.number, dict(trial.params))
 
-    def tell(self, trial: Trial, scores: Mapping[str, Score] | None, violations: Sequence[float]) -> None:
+    def tell(self, asked: Asked, scores: Mapping[str, Score] | None, violations: Sequence[float]) -> None:
         """The outcome of a setting that was asked for; None for a failed one."""
+        trial = self._open.pop(asked.number)
         with quiet_optuna():
             if scores is None:
                 self.study.tell(trial, state=TrialState.FAIL)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from optuna.samplers import BaseSampler, GPSampler
-from optuna.trial import Trial
 
 from kneepoint.search.baselines import baseline_policies
 from kneepoint.search.budget import Budget
+from kneepoint.search.direct_study import DirectStudy
+from kneepoint.search.job import Job
 from kneepoint.search.job_advice import advice_of
 from kneepoint.search.mirror import StudyMirror
 from kneepoint.search.progress import Progress
+from kneepoint.search.proposing import Asked, Proposals
 from kneepoint.search.record import Record
 from kneepoint.search.refusals import GIVE_UP_AFTER, require_success
 from kneepoint.search.running_front import RunningFront
@@ -22,7 +24,6 @@ from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.search.stopping import Stopping
 from kneepoint.search.trials import Trials
 from kneepoint.search.workers.assignment import Assignment
-from kneepoint.spaces.joint_space import Choice
 
 PATIENCE = 200
 """Proposals in a row that were all measured before; after them the space is taken to be exhausted."""
@@ -55,12 +56,12 @@ class SearchLoop:
         sampler = sampler_named(
             job.sampler, job.space, trials.seed, lambda: advice_of(trials, progress), job.workers.count
         )
-        self._study = StudyMirror.of(job, sampler)
+        self._study = _proposals(job, sampler)
         self._stopping = Stopping(sampler, [entry.name for entry in job.objectives if not entry.predicted])
         self._budget = Budget(job.trials, job.minutes)
         self._shown = {policy.id for _, policy in baseline_policies(job)}
         self._found: dict[str, Record] = {}
-        self._asked: dict[str, list[tuple[Trial, dict[str, Choice]]]] = {}
+        self._asked: dict[str, list[Asked]] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
         self._repeats = 0
         self._is_over = self._has_success = False
@@ -100,9 +101,8 @@ class SearchLoop:
 
     def _propose(self) -> None:
         """Ask for a setting; its policy is measured, if nobody has done so or is at it."""
-        trial = self._study.ask()
-        parameters: dict[str, Choice] = dict(trial.params)
-        policy = self._trials.job.space.policy(parameters)
+        asked = self._study.ask()
+        policy = self._trials.job.space.policy(asked.parameters)
         known = self._trials.log.find(policy.id, "ptq")
         if known is None and self._untold:  # not the way that the earlier process took
             self._tell_the_rest()
@@ -110,12 +110,12 @@ class SearchLoop:
                 return
         if policy.id in self._asked:
             self._repeats += 1
-        self._asked.setdefault(policy.id, []).append((trial, parameters))
+        self._asked.setdefault(policy.id, []).append(asked)
         if known is not None:
             self._take(known)
         elif len(self._asked[policy.id]) == 1:
             race = None if policy.id in self._shown else self._trials.race(self._front.front)
-            self._trials.dispatcher.start(Assignment(policy, "ptq", None, parameters, race))
+            self._trials.dispatcher.start(Assignment(policy, "ptq", None, asked.parameters, race))
 
     def _take(self, record: Record) -> None:
         """Tell the sampler of an outcome, whoever had it measured; a policy counts once."""
@@ -123,12 +123,12 @@ class SearchLoop:
             return
         violations = self._trials.violations(record)
         asked = self._asked.pop(record.policy.id, [])
-        for trial, _ in asked:
-            self._study.tell(trial, record.scores, violations)
+        for one in asked:
+            self._study.tell(one, record.scores, violations)
         if record.policy.id in self._found:
             self._repeats += 1
         elif asked:
-            self._count(replace(record, parameters=asked[0][1], baseline=None), violations)
+            self._count(replace(record, parameters=asked[0].parameters, baseline=None), violations)
         elif record.parameters is not None:  # of another driver
             self._study.add(record, violations)
             self._count(record, violations)
@@ -184,3 +184,12 @@ class SearchLoop:
         budget = self._budget
         self._progress.failures(self._trials.log.failed)
         self._progress.tell("searching", budget.measured, budget.trials, budget.seconds_left)
+
+
+def _proposals(job: Job, sampler: BaseSampler) -> Proposals:
+    """What asks the sampler: a study of Optuna, or, for the default one, next to nothing."""
+    if not isinstance(sampler, KneepointSampler):
+        return StudyMirror.of(job, sampler)
+    names = [(entry.name, entry.direction) for entry in job.objectives]
+    measured = [entry.name for entry in job.objectives if not entry.predicted]
+    return DirectStudy(sampler, job.space.distributions, names, measured)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from kneepoint.search.pareto import non_dominated
+from kneepoint.search.sampling.evidence import Evidence
 from kneepoint.search.sampling.expected_improvement import Guesses, MissingVolume, best_batch
 from kneepoint.search.sampling.posterior import Codes, Floats, Posterior, Prior
 from kneepoint.search.sampling.warps import PLAIN, Warp
@@ -36,39 +34,6 @@ _CROSSED, _FROM_OTHER = 0.3, 0.5
 _STEP = 0.7
 """Chance that a mutated choice is a neighbouring one, rather than any."""
 _MOST_CHANGES = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What was measured, and what is being measured.
-
-    Attributes:
-        codes: (settings, parameters) positions of choices.
-        losses: (settings, losses), 0 the ideal and 1 the worst useful value.
-        errors: (settings, losses), one standard error of each.
-        feasible: (settings,) whether constraints hold.
-        pending: (settings, parameters) of what others measure now.
-    """
-
-    codes: Codes
-    losses: Floats
-    errors: Floats
-    feasible: npt.NDArray[np.bool_]
-    pending: Codes
-
-    @cached_property
-    def front(self) -> npt.NDArray[np.int64]:
-        """Rows that no other dominates, of the feasible ones where there are any."""
-        rows = np.flatnonzero(self.feasible) if self.feasible.any() else np.arange(len(self.codes))
-        return np.asarray(rows[non_dominated(self.losses[rows])], np.int64)
-
-    def unknown(self, pool: Codes) -> Codes:
-        """The settings of ``pool`` that were not measured, and are not."""
-        return pool[~np.isin(_keys(pool), self._known)]
-
-    @cached_property
-    def _known(self) -> Codes:
-        return _keys(np.concatenate((self.codes, self.pending)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +99,7 @@ class Proposer:
     # --- what is known ---------------------------------------------------------------------------------------------
 
     def _beliefs(self, evidence: Evidence) -> _Beliefs:
-        rows = _most_telling(evidence, _MOST_FITTED)
+        rows = evidence.most_telling(_MOST_FITTED)
         codes, losses, errors = evidence.codes[rows], evidence.losses[rows], evidence.errors[rows]
         models = [
             self.priced.get(column)
@@ -239,12 +204,6 @@ class _Beliefs:
         return Guesses(means, spreads, np.clip(chance, _LEAST_CHANCE, 1.0), self.limits)
 
 
-def _keys(codes: Codes) -> Codes:
-    """(settings,) a number that two settings share by chance alone, once in 10^19."""
-    factors = np.random.default_rng(0).integers(np.iinfo(np.int64).max, size=codes.shape[1], dtype=np.int64)
-    return np.asarray((codes + 1) @ factors)  # whole numbers, modulo 2^64
-
-
 def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) -> list[int]:
     """The first rows that stand for something new, and each for something else."""
     found: dict[Hashable, int] = {}
@@ -255,12 +214,3 @@ def _unseen(pool: Codes, rows: Sequence[int], identify: Identify, count: int) ->
         if name is not None:
             found.setdefault(name, row)
     return list(found.values())
-
-
-def _most_telling(evidence: Evidence, most: int) -> npt.NDArray[np.int64]:
-    """All settings, or those with the smallest sum of losses and the latest."""
-    count = len(evidence.codes)
-    if count <= most:
-        return np.arange(count)
-    best = np.argsort(evidence.losses.sum(axis=1), kind="stable")[: most // 2]
-    return np.unique(np.concatenate((best, np.arange(count - most // 2, count))))

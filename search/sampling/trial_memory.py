@@ -1,29 +1,25 @@
-"""The trials of an Optuna study as arrays, and what is believed of its parameters; each trial is read once."""
+"""What a search knows of its trials and of its objectives: the evidence that proposals are made from."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna.distributions import BaseDistribution
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from kneepoint.search.sampling.advice import Advice
 from kneepoint.search.sampling.choice_codes import ChoiceCodes
+from kneepoint.search.sampling.evidence import Evidence
+from kneepoint.search.sampling.measurements import Measurements
 from kneepoint.search.sampling.posterior import Codes, Floats, Posterior, Prior
-from kneepoint.search.sampling.proposer import Evidence, Proposer
+from kneepoint.search.sampling.proposer import Proposer
 from kneepoint.search.sampling.warps import PLAIN, RATIOS, SATURATING, WARPS
 
 Parameters = dict[str, Any]
 Identity = Callable[[Mapping[str, Any]], Hashable]
-STANDARD_ERRORS = "standard_errors"
-"""The user attribute of a trial that lists one standard error of each of its values, or None."""
 _SURE = 0.01
 """Added to what is believed of a contribution, as the doubt of it."""
 _OF_COSTS = (PLAIN, RATIOS)
@@ -36,99 +32,70 @@ _BEST, _RANGE = 0.05, 0.9
 """Where losses of unknown scale lie: the best value so far, and the range of all values so far."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Finished trials with finite values: (trials,) numbers, (trials, ...) the rest."""
-
-    numbers: npt.NDArray[np.int64]
-    codes: Codes
-    values: Floats
-    errors: Floats
-    feasible: npt.NDArray[np.bool_]
-
-    @classmethod
-    def one(cls, number: int, codes: Codes, values: Floats, errors: Floats, feasible: bool) -> _Measured:
-        """A single trial."""
-        return cls(np.array([number]), codes[None], values[None], errors[None], np.array([feasible]))
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Measured]) -> _Measured:
-        """All of them, in order."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
-
-    def before(self, number: int) -> _Measured:
-        """Those below a number."""
-        rows = self.numbers < number
-        return self if rows.all() else _Measured(*(column[rows] for column in vars(self).values()))
-
-
 class TrialMemory:
-    """What a study has measured, for one search space.
+    """What a search has begun and measured, for one space.
 
     Args:
-        space: The parameters, and what they may be.
-        directions: Of the objectives.
-        advice: What is known of them beforehand, if anything.
+        space: The parameters that vary, and what they may be.
+        signs: For every objective 1 where it is minimized, and -1 where it is maximized.
+        advice: What is known of the objectives beforehand, if anything.
         identity: What a setting stands for; by default the setting itself.
+        fixed: Parameters beside those of the space, which are the same in every setting; taken from the trials, too.
     """
 
     def __init__(
         self,
         space: Mapping[str, BaseDistribution],
-        directions: Sequence[StudyDirection],
-        advice: Advice | None,
-        identity: Identity | None,
+        signs: Sequence[float],
+        advice: Advice | None = None,
+        identity: Identity | None = None,
+        fixed: Mapping[str, Any] | None = None,
     ) -> None:
         self.space = dict(space)
         self.codes = ChoiceCodes(space)
-        self._signs = np.array([-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in directions])
+        self._signs = np.array(signs, np.float64)
         self._advice = advice
         self._identity = identity
-        self._count = 0
-        self._open: dict[int, Codes | None] = {}  # by number, what is not finished, with its setting if it has one
+        self._running: dict[int, Codes] = {}
         self._known: dict[Hashable, Hashable] = {}
         self._first_seen: dict[Hashable, int] = {}
-        self._measured: list[_Measured] = []
-        self._fixed: Parameters = {}
+        self._measured = Measurements(len(self.codes.names), len(self._signs))
+        self._fixed: Parameters = dict(fixed or {})
         self._told: list[tuple[Codes, Floats]] = []
 
-    def read(self, study: Study, trial: FrozenTrial) -> None:
-        """Take in what was begun or finished since the last time, but for ``trial`` itself."""
-        trials = study.get_trials(deepcopy=False)
-        for entry in [*(trials[number] for number in self._open), *trials[self._count :]]:
-            if self._open.get(entry.number) is not None and not entry.state.is_finished():
-                continue  # still running
-            if entry.number != trial.number and self.space.keys() <= entry.params.keys():
-                self._take(entry)
-            elif entry.state.is_finished():
-                self._open.pop(entry.number, None)
-            else:
-                self._open[entry.number] = None
-        self._count = len(trials)
+    def advise(self, advice: Advice | None) -> None:
+        """Take advice, before any evidence is asked for."""
+        self._advice = advice
+
+    def begin(self, number: int, setting: Mapping[str, Any]) -> None:
+        """A trial has this setting, with a value for every parameter of the space; others are fixed."""
+        codes = self.codes.encode([setting])[0]
+        self._fixed.update((name, value) for name, value in setting.items() if name not in self.space)
+        identity = self._of(codes)
+        self._first_seen[identity] = min(number, self._first_seen.get(identity, number))
+        self._running[number] = codes
+
+    def end(self, number: int, values: Sequence[float] | None, errors: Sequence[float | None], feasible: bool) -> None:
+        """A trial that had begun has these values, with one standard error of each, or None for a failure."""
+        codes = self._running.pop(number)
+        if values is not None and np.isfinite(values).all():
+            noise = np.array([error or 0.0 for error in errors], np.float64)
+            self._measured.append(number, codes, np.array(values, np.float64), noise, feasible)
 
     def evidence(self, before: int) -> Evidence | None:
         """What the trials below a number say; None if none of them has finite values."""
-        if not self._measured:
-            return None
-        self._measured = [_Measured.joined(self._measured)]  # what is new beside all that was joined before
-        found = self._measured[0].before(before)
-        if not len(found.numbers):
-            return None
-        losses, errors = self._losses(found.values), found.errors
-        pending = [codes for number, codes in self._open.items() if number < before and codes is not None]
-        return Evidence(
-            codes=found.codes,
-            losses=losses,
-            errors=np.abs(self._losses(found.values + errors) - losses) if errors.any() else np.zeros_like(losses),
-            feasible=found.feasible,
-            pending=np.stack(pending) if pending else np.zeros((0, len(self.codes.names)), np.int64),
-        )
+        pending = [codes for number, codes in self._running.items() if number < before]
+        under_way = np.stack(pending) if pending else np.zeros((0, len(self.codes.names)), np.int64)
+        return self._measured.evidence(before, under_way, self._losses, fixed=self._advice is not None)
 
     def identify(self, codes: Codes, before: int) -> Hashable:
         """What a setting stands for; None where a trial below a number has one that stands for the same."""
         identity = self._of(codes)
         return None if self._first_seen.get(identity, before) < before else identity
+
+    def setting(self, codes: Codes) -> Parameters:
+        """The setting of a row of codes, with fixed parameters as far as they are known."""
+        return {**self._fixed, **self.codes.decode(codes)}
 
     def _of(self, codes: Codes) -> Hashable:
         """What a setting stands for; remembered, because it may take as long as to build the policy."""
@@ -138,7 +105,7 @@ class TrialMemory:
         if key not in self._known:
             if len(self._known) >= _IDENTITIES:
                 self._known.clear()
-            self._known[key] = self._identity({**self._fixed, **self.codes.decode(codes)})
+            self._known[key] = self._identity(self.setting(codes))
         return self._known[key]
 
     def anything(self, random: np.random.Generator, count: int) -> Codes:
@@ -202,22 +169,6 @@ class TrialMemory:
             codes[1 + row, column] = choice
         return np.unique(np.concatenate((codes, self.anything(random, _RANDOM))), axis=0)
 
-    def _take(self, entry: FrozenTrial) -> None:
-        codes = self.codes.encode([entry.params])[0]
-        self._fixed = {name: value for name, value in entry.params.items() if name not in self.space}
-        identity = self._of(codes)
-        self._first_seen[identity] = min(entry.number, self._first_seen.get(identity, entry.number))
-        if not entry.state.is_finished():
-            self._open[entry.number] = codes
-            return
-        self._open.pop(entry.number, None)
-        values = np.array(entry.values if entry.state == TrialState.COMPLETE else [np.nan], np.float64)
-        if np.isfinite(values).all():
-            feasible = all(value <= 0.0 for value in entry.constraints.values())
-            errors = entry.user_attrs.get(STANDARD_ERRORS) or [None] * len(values)
-            known = np.array([error or 0.0 for error in errors], np.float64)
-            self._measured.append(_Measured.one(entry.number, codes, values, known, feasible))
-
     def _prior(self, known: Mapping[str, Sequence[float]]) -> Prior:
         """Contributions by name as a prior; a choice of which nothing is known may be anything."""
         flat = Prior.flat(self.codes.counts)
@@ -233,7 +184,7 @@ class TrialMemory:
 
     def _price(self, codes: Codes) -> Floats:
         assert self._advice is not None and self._advice.price is not None  # noqa: S101,PT018 - given where both are
-        settings = [{**self._fixed, **self.codes.decode(row)} for row in codes]
+        settings = [self.setting(row) for row in codes]
         losses = self._losses(self._advice.price(settings))
         self._told.append((codes, losses))
         return losses
@@ -246,6 +197,6 @@ class TrialMemory:
                 losses[:, column] = [scale(value) for value in values[:, column].tolist()]
             return losses
         signed = values * self._signs
-        known = np.concatenate([part.values for part in self._measured]) * self._signs
+        known = self._measured.values * self._signs
         low, span = known.min(axis=0), np.ptp(known, axis=0)
         return np.asarray(_BEST + _RANGE * (signed - low) / np.where(span > 0, span, 1.0))

@@ -10,7 +10,7 @@ import pytest
 from kneepoint.search.mirror import StudyMirror
 from kneepoint.search.record import Record
 from kneepoint.search.run_directory import RunDirectory
-from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS
+from kneepoint.search.sampling.study_reader import STANDARD_ERRORS
 from kneepoint.search.trials import Trials
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.tasks.metrics import Score
@@ -32,10 +32,10 @@ def records(joint: JointSpace) -> list[Record]:
 
 def test_ask_and_tell(trials: Trials, joint: JointSpace) -> None:
     mirror = StudyMirror.of(trials.job, optuna.samplers.RandomSampler(0))
-    trial = mirror.ask()
-    assert trial.params.keys() == joint.distributions.keys()
+    asked = mirror.ask()
+    assert asked.parameters.keys() == joint.distributions.keys()
     scores = {"accuracy": Score(0.5, 0.02), "latency_ms@raspberry-pi-4b": Score(1.0, 0.3), "size_mb": Score(2.0)}
-    mirror.tell(trial, scores, [1.999])
+    mirror.tell(asked, scores, [1.999])
     mirror.tell(mirror.ask(), None, [])
     for record in records(joint):
         mirror.add(record, trials.violations(record))

@@ -27,7 +27,7 @@ def told(front: Front, gains: Sequence[float], measured: Sequence[str] = ("accur
     stopping = Stopping(sampler, measured)
     found = []
     for gain in gains:
-        sampler.expected_gain = gain
+        sampler.course.expected_gain = gain
         found.append(stopping.is_due(front))
     return found
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from kneepoint.search.pareto import hypervolume
+from kneepoint.search.sampling.evidence import Evidence
 from kneepoint.search.sampling.posterior import Codes, Floats, Prior
-from kneepoint.search.sampling.proposer import Evidence, Proposer
+from kneepoint.search.sampling.proposer import Proposer
 from kneepoint.search.sampling.warps import WARPS
 
 COUNTS = (4,) * 8

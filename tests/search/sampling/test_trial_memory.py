@@ -8,14 +8,14 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from kneepoint.search.sampling.advice import Advice
-from kneepoint.search.sampling.trial_memory import STANDARD_ERRORS, TrialMemory
+from kneepoint.search.sampling.study_reader import STANDARD_ERRORS, StudyReader
+from kneepoint.search.sampling.trial_memory import TrialMemory
 
 SPACE: dict[str, BaseDistribution] = {"bits": IntDistribution(0, 3), "kind": CategoricalDistribution(("a", "b"))}
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
+SIGNS = (-1.0, 1.0)
 ADVICE = Advice(
     scales=(lambda value: 1 - value, lambda value: value / 10),
     fronts=((0, 1),),
@@ -33,9 +33,14 @@ def study_of(*values: tuple[float, float]) -> optuna.Study:
 
 
 def memory_of(study: optuna.Study, advice: Advice | None = ADVICE, **more: Any) -> TrialMemory:
-    memory = TrialMemory(SPACE, DIRECTIONS, advice, more.get("identity"))
-    memory.read(study, study._storage.get_trial(study.ask(SPACE)._trial_id))
+    memory = TrialMemory(SPACE, SIGNS, advice, more.get("identity"))
+    read(study, StudyReader(memory))
     return memory
+
+
+def read(study: optuna.Study, reader: StudyReader) -> None:
+    """As a sampler does that is asked for one more trial."""
+    reader.read(study, study._storage.get_trial(study.ask(SPACE)._trial_id))
 
 
 def test_values_become_losses_by_the_scales() -> None:
@@ -83,13 +88,14 @@ def test_failures_are_seen_but_are_no_evidence() -> None:
 def test_what_runs_is_pending_until_it_has_finished() -> None:
     study = study_of((0.9, 5.0))
     running = study.ask(SPACE)
-    memory = TrialMemory(SPACE, DIRECTIONS, ADVICE, None)
-    memory.read(study, study._storage.get_trial(study.ask(SPACE)._trial_id))
+    memory = TrialMemory(SPACE, SIGNS, ADVICE)
+    reader = StudyReader(memory)
+    read(study, reader)
     before = memory.evidence(before=2)
     assert before is not None
     assert before.pending.tolist() == memory.codes.encode([running.params]).tolist()
     study.tell(running, (0.5, 2.0))
-    memory.read(study, study._storage.get_trial(study.ask(SPACE)._trial_id))
+    read(study, reader)
     after = memory.evidence(before=2)
     assert after is not None
     assert (len(after.pending), len(after.codes)) == (0, 2)
