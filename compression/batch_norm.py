@@ -71,6 +71,19 @@ def reestimate(
     return {name: total / len(batches) for name, total in sums.items()}
 
 
+def normalize_by_batch_(graph: fx.Graph) -> None:
+    """Have the BatchNorms of ``graph`` normalize with the statistics of the batch they see, in place.
+
+    On one batch it computes what the network with statistics re-estimated on it does, but for the variance, which is
+    the biased one.
+    """
+    for node in graph.nodes:
+        if _has_statistics(node):
+            set_argument(node, _MEAN, None)
+            set_argument(node, _VARIANCE, None)
+            set_training(node, training=True)
+
+
 def _look_away(*_: object) -> None:
     """Nobody asked to see a value."""
 

@@ -55,9 +55,13 @@ class CompressedNetwork:
     @cached_property
     def module(self) -> fx.GraphModule:
         """The simulator: same outputs as the exported artifact, up to float rounding."""
-        module = simulate(self.network, self.graph, self.plan, self.state)
+        module = self.simulated()
         use_fastest_format_(module, self.network)
         return module
+
+    def simulated(self) -> fx.GraphModule:
+        """The simulator on the tensors of :attr:`graph`, as far as the policy has no others, in their own format."""
+        return simulate(self.network, self.graph, self.plan, self.state)
 
     def save(self, directory: Path) -> str:
         """Write it to ``directory/SHA256.safetensors``; returns the SHA-256."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from kneepoint.compression.batch_norm import fold, reestimate
+from kneepoint.compression.batch_norm import fold, normalize_by_batch_, reestimate
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.distillation import Distillation, distill
 from kneepoint.compression.equalization import equalize
@@ -91,7 +91,6 @@ class Compressor:
         self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
         self._prepared: OrderedDict[tuple[Any, ...], PreparedNetwork] = OrderedDict()
         self._calibration: list[Any] | None = None
-        self._always_reestimates = False
 
     def compress(self, policy: Policy, report: Report | None = None) -> CompressedNetwork:
         """The network of ``policy``, without training (other than its student's, the first time).
@@ -138,17 +137,18 @@ class Compressor:
         _load(network.graph_module, stored, name)
         return network
 
-    def sketching(self, samples: int) -> Compressor:
-        """One for a quick look: it calibrates on fewer samples, and re-estimates the teacher's BatchNorms on them, too.
+    def sketch(self, policy: Policy) -> fx.GraphModule:
+        """The float network of a policy's width and blocks, for a quick look: as the trace has it, nothing folded.
 
-        So what it makes differs from its teacher by the policy alone. What it makes is not what is shipped.
+        BatchNorms normalize by the batch they see, which on enough samples is as good as statistics measured again.
+
+        Raises:
+            SpaceError: If the policy does not fit its network.
         """
-        fewer = replace(self.settings, calibration_samples=min(samples, self.settings.calibration_samples))
-        other = Compressor(self.space, self.store, self.seed, fewer)
-        self._source(Policy.build(), None)
-        other._sources = self._sources.copy()
-        other._always_reestimates = True
-        return other
+        whole = self._source(Policy.build(dict(policy.student) or "teacher"), None)
+        network = whole.network.without(policy.dropped_blocks)
+        kept = kept_channels(network, policy, whole.ranking) if policy.keep_of else {}
+        return cut(network, kept, whole.tensors, normalize_by_batch_)
 
     def __getstate__(self) -> dict[str, object]:
         """Without what another process computes again: graph modules do not survive pickling."""
@@ -194,8 +194,7 @@ class Compressor:
         if key not in self._prepared:
             source = self._source(policy, report)
             kept = kept_channels(source.network, policy, source.ranking) if policy.keep_of else {}
-            changed = bool(kept) or self._always_reestimates
-            folded, observed = self._cut(source, kept, source.tensors) if changed else (source.folded, {})
+            folded, observed = self._cut(source, kept, source.tensors) if kept else (source.folded, {})
             self._prepared[key] = self._equalized(source, folded, kept, observed)
         self._prepared[key].network.check(policy)
         self._prepared.move_to_end(key)

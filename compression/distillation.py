@@ -92,7 +92,7 @@ def distillation_loss(task: Task, settings: Distillation) -> BatchLoss:
 def soft_loss(outputs: Any, taught: Any, targets: Any, temperature: float) -> Tensor:
     """How far ``outputs`` are from the teacher's, averaged over samples; see :func:`distillation_loss`."""
     pairs = list(zip(leaves(outputs), leaves(taught), strict=True))
-    if not _is_classification(outputs, targets):
+    if not is_classification(outputs, targets):
         return torch.stack([F.mse_loss(student, teacher) for student, teacher in pairs]).mean()
     student, teacher = pairs[0]
     log_student = F.log_softmax(student / temperature, dim=1)
@@ -101,7 +101,8 @@ def soft_loss(outputs: Any, taught: Any, targets: Any, temperature: float) -> Te
     return divergence * temperature**2
 
 
-def _is_classification(outputs: Any, targets: Any) -> bool:
+def is_classification(outputs: Any, targets: Any) -> bool:
+    """Whether targets are the indices of classes, of which ``outputs`` are the logits along axis 1."""
     return (
         isinstance(outputs, Tensor)
         and isinstance(targets, Tensor)

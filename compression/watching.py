@@ -26,7 +26,7 @@ def watch(module: fx.GraphModule, inputs: Iterable[Any], names: Collection[str],
     watcher = _Watcher(module, frozenset(names), visit)
     with torch.no_grad():
         for batch in inputs:
-            watcher.run(*_in_order(module, batch))
+            watcher.run(*in_signature_order(module, batch))
 
 
 class _Watcher(fx.Interpreter):
@@ -43,7 +43,7 @@ class _Watcher(fx.Interpreter):
         return value
 
 
-def _in_order(module: fx.GraphModule, inputs: Any) -> list[Any]:
+def in_signature_order(module: fx.GraphModule, inputs: Any) -> list[Any]:
     """The tensors of ``inputs`` in the order of the graph's placeholders, which is that of its signature."""
     args, kwargs = split_inputs(inputs)
     named = [kwargs[name] for name in input_names(module)[len(args) :] if name in kwargs]

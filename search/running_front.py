@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kneepoint.search.front import Candidate, losses
+from kneepoint.search.front import Candidate, Front, losses
 from kneepoint.search.front_file import front_content
 from kneepoint.search.progress import Progress
 from kneepoint.search.run_directory import RunDirectory
@@ -30,7 +30,7 @@ class RunningFront:
         self._trials = trials
         self._directory = directory
         self._progress = progress
-        self.front = trials.front(trials.candidates(trials.proposed()))
+        self._take(trials.front(trials.candidates(trials.proposed())))
         self._announce()
         if not directory.front_file.exists():
             self._write()
@@ -39,14 +39,18 @@ class RunningFront:
         """Take a candidate in, if it belongs to the front."""
         if not candidate.feasible or self._covers(candidate):
             return
-        self.front = self._trials.front([*self.front, candidate])
+        self._take(self._trials.front([*self.front, candidate]))
         self._announce()
         self._write()
 
     def _covers(self, candidate: Candidate) -> bool:
         """Whether a member is at least as good in everything."""
         point = losses([candidate], self.front.axes)
-        return bool((losses(self.front, self.front.axes) <= point).all(axis=1).any())
+        return bool((self._losses <= point).all(axis=1).any())
+
+    def _take(self, front: Front) -> None:
+        self.front = front
+        self._losses = losses(front, front.axes)
 
     def _announce(self) -> None:
         members: Sequence[Candidate] = self.front

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -129,10 +129,7 @@ class Layer:
         Transposed convolutions and embeddings have float activations; ranges of every batch, and scales for groups of
         input features, are for linear layers.
         """
-        if self.kind == "linear":
-            return policy
-        activation_bits = None if self.kind in WEIGHT_ONLY_KINDS else policy.activation_bits
-        return replace(policy, activation_bits=activation_bits, dynamic=False, group_size=0)
+        return policy if self.kind == "linear" else _admitted(policy, self.kind in WEIGHT_ONLY_KINDS)
 
 
 class Network:
@@ -509,3 +506,10 @@ def _pool_kernel(node: fx.Node, kind: str) -> tuple[int, ...]:
         return ()
     sizes: Any = node.args[1]
     return tuple(sizes)
+
+
+@cache
+def _admitted(policy: LayerPolicy, is_weight_only: bool) -> LayerPolicy:
+    """For anything but a linear layer."""
+    activation_bits = None if is_weight_only else policy.activation_bits
+    return replace(policy, activation_bits=activation_bits, dynamic=False, group_size=0)

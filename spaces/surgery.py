@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,13 +38,19 @@ _TRAINING_FLAGS = {"batch_norm": 5, **dict.fromkeys(DROPOUTS, 2)}
 """Operators that behave differently in training, and the position of the argument that says so."""
 
 
-def cut(network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None) -> fx.GraphModule:
+def cut(
+    network: Network,
+    kept: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | None = None,
+    edit: Callable[[fx.Graph], None] | None = None,
+) -> fx.GraphModule:
     """The network with only the channels ``kept``.
 
     Args:
         network: Left untouched.
         kept: Sorted channel indices to keep, by group; a group that is not here keeps everything.
         tensors: Full-size values to cut instead of the network's own, by parameter name.
+        edit: Changes the new graph further, in place.
 
     Returns:
         A graph module with the network's node and parameter names. Parameters that were cut are new; others shared.
@@ -57,11 +63,13 @@ def cut(network: Network, kept: Mapping[str, Tensor], tensors: Mapping[str, Tens
     }
     channels = {group: len(rows) for group, rows in kept.items()}
 
-    def edit(graph: fx.Graph) -> None:
-        for node in graph.nodes:
+    def resize(graph: fx.Graph) -> None:
+        for node in graph.nodes if kept else ():
             _resize(network, node, channels)
+        if edit is not None:
+            edit(graph)
 
-    return copy_graph_module(network.graph_module, edit if kept else None, {**full, **smaller}, lazy=True)
+    return copy_graph_module(network.graph_module, resize, {**full, **smaller}, lazy=True)
 
 
 def cut_tensor(tensor: Tensor, layouts: tuple[Layout, ...], kept: Mapping[str, Tensor]) -> Tensor:

@@ -86,7 +86,7 @@ def copy_graph_module(
     graph.eliminate_dead_code()
     given = tensors or {}
     used = sorted({str(node.target) for node in graph.nodes if node.op == "get_attr"})
-    values = {name: given[name] if name in given else _attribute(source, name) for name in used}
+    values = {name: given[name] if name in given else attribute_of(source, name) for name in used}
     return _LazyGraphModule(values, graph) if lazy else fx.GraphModule(values, graph)
 
 
@@ -102,7 +102,7 @@ def tensors_of(module: fx.GraphModule) -> dict[str, Tensor]:
     found.update(module.named_buffers(remove_duplicate=False))
     for node in module.graph.nodes:
         if node.op == "get_attr" and str(node.target) not in found:
-            value = _attribute(module, str(node.target))
+            value = attribute_of(module, str(node.target))
             if isinstance(value, Tensor):
                 found[str(node.target)] = value
     return found
@@ -178,7 +178,8 @@ def _copy_graph(source: fx.Graph) -> fx.Graph:
     return graph
 
 
-def _attribute(module: Any, name: str) -> Any:
+def attribute_of(module: Any, name: str) -> Any:
+    """What a ``get_attr`` node of a module reads, by its dotted name."""
     for part in name.split("."):
         module = getattr(module, part)
     return module

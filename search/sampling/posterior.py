@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from kneepoint.search.sampling.warps import LEAST, WARPS, Warp
 
@@ -206,7 +207,7 @@ class Posterior:
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """The expected losses of settings, and one standard deviation of each; both (settings,)."""
         rows, variance = _one_hot(codes, self.counts), self.prior.spread**2
-        covariance = (rows * variance) @ self._rows.T + _INTERCEPT**2
+        covariance = rows @ self._sums_covariance + _INTERCEPT**2
         contributions, base = self._expected
         sizes = self.warp.sizes(rows @ contributions + base)
         own = rows @ variance + _INTERCEPT**2 + (self.misfit * sizes) ** 2 * (1 + self.rough**2 * self._is_smooth)
@@ -228,7 +229,7 @@ class Posterior:
         drawn = self.prior.mean + random.standard_normal((count, len(self.prior.mean))) * self.prior.spread
         noise = random.standard_normal((count, len(self.values))) @ self._rest_root.T
         missed = self.values - (drawn @ self._rows.T + noise)
-        correction = cho_solve((self._root, True), missed.T, check_finite=False).T @ self._rows
+        correction = _solved(self._root, missed.T).T @ self._rows
         return np.asarray(drawn + self.prior.spread**2 * correction)
 
     def _smoothed(self) -> Posterior:
@@ -253,13 +254,18 @@ class Posterior:
     @cached_property
     def _root(self) -> Floats:
         """The Cholesky factor of the measured settings' covariance."""
-        return np.asarray(cholesky(self._gram + self._rest, lower=True, check_finite=False))
+        return _cholesky(self._gram + self._rest)
 
     @cached_property
     def _gram(self) -> Floats:
         if self.shared.gram is not None:
             return self.shared.gram
         return np.asarray((self._rows * self.prior.spread**2) @ self._rows.T)
+
+    @cached_property
+    def _sums_covariance(self) -> Floats:
+        """(choices of all parameters, settings): of each contribution and the measured sums."""
+        return np.asarray((self._rows * self.prior.spread**2).T)
 
     @cached_property
     def _rest(self) -> Floats:
@@ -275,12 +281,12 @@ class Posterior:
 
     @cached_property
     def _rest_root(self) -> Floats:
-        return np.asarray(cholesky(self._rest, lower=True, check_finite=False))
+        return _cholesky(self._rest.copy())
 
     @cached_property
     def _weights(self) -> Floats:
         """The inverse covariance times what the prior did not expect."""
-        return np.asarray(cho_solve((self._root, True), self._surprise, check_finite=False))
+        return _solved(self._root, self._surprise)
 
     @cached_property
     def _surprise(self) -> Floats:
@@ -341,3 +347,23 @@ def _squared(first: Floats, second: Floats) -> Floats:
     """(first, second) squared distances."""
     norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None, :]
     return np.asarray(np.maximum(norms - 2 * first @ second.T, 0.0))
+
+
+def _cholesky(matrix: Floats) -> Floats:
+    """The lower Cholesky factor; LAPACK's own routine, because SciPy's costs more than small matrices do.
+
+    Args:
+        matrix: Symmetric, of which the lower triangle is read; may be overwritten.
+
+    Raises:
+        LinAlgError: If it is not positive definite.
+    """
+    factor, failure = dpotrf(matrix.T, lower=1, clean=1, overwrite_a=1)
+    if failure:
+        raise LinAlgError(f"a covariance of {len(matrix)} settings is not positive definite")
+    return np.asarray(factor)
+
+
+def _solved(factor: Floats, right: Floats) -> Floats:
+    """The solution x of ``factor factor^T x = right``."""
+    return np.asarray(dpotrs(factor, right, lower=1)[0])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import fx
 
-from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.compressor import Compressor
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.search.sampling.sensitivity import sensitivities
@@ -39,34 +39,52 @@ def test_fewer_bits_move_outputs_further(joint: JointSpace, tmp_path: Path) -> N
     assert all(two > four > eight == 0.0 for two, four, eight in bits)
 
 
-def test_behind_a_harmless_choice_the_rest_is_estimated(
+def test_behind_a_harmless_width_the_rest_is_estimated(
     joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Policy] = []
-    real = Compressor.compress
+    real = Compressor.sketch
 
-    def compress(self: Compressor, policy: Policy) -> CompressedNetwork:
+    def sketch(self: Compressor, policy: Policy) -> fx.GraphModule:
         made.append(policy)
         return real(self, policy)
 
-    monkeypatch.setattr(Compressor, "compress", compress)
+    monkeypatch.setattr(Compressor, "sketch", sketch)
     monkeypatch.setattr("kneepoint.search.sampling.sensitivity._HARMLESS", 1e9)
     found = sensitivities(joint, compressor)
-    assert len(made) == len(joint.choices) + 1  # the teacher itself
-    assert all(first / 4 == second for first, second, *rest in found.values() if rest)
+    widths = {name: values for name, values in found.items() if name.startswith("keep/")}
+    assert len(made) == len(widths) + 1  # the teacher itself
+    assert all(first / 4 == second for first, second, *rest in widths.values() if rest)
+
+
+def test_formats_that_gradients_find_harmful_are_measured(
+    joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believed = sensitivities(joint, compressor)
+    monkeypatch.setattr("kneepoint.search.sampling.sensitivity._SECOND_ORDER", -1.0)
+    measured = sensitivities(joint, compressor)
+    for name in (name for name in joint.choices if name.startswith("bits/")):
+        assert believed[name] != measured[name]
+        assert believed[name] == pytest.approx(measured[name], rel=1.0, abs=0.02)  # one draw of 128 labels
 
 
 def test_a_choice_that_breaks_the_network_is_the_worst(
     joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Compressor.compress
+    real_compress, real_sketch = Compressor.compress, Compressor.sketch
 
-    def fail(self: Compressor, policy: Policy) -> Any:
-        if policy != Policy.build():
+    def compress(self: Compressor, policy: Policy) -> Any:
+        if any(layer.weight_bits < 16 for _, layer in policy.layers):
             raise RuntimeError("no kernel for this")
-        return real(self, policy)
+        return real_compress(self, policy)
 
-    monkeypatch.setattr(Compressor, "compress", fail)
+    def sketch(self: Compressor, policy: Policy) -> Any:
+        if policy.keep:
+            raise RuntimeError("nor for that")
+        return real_sketch(self, policy)
+
+    monkeypatch.setattr(Compressor, "compress", compress)
+    monkeypatch.setattr(Compressor, "sketch", sketch)
     assert all(values[0] == 20.0 for values in sensitivities(joint, compressor).values())
 
 
