@@ -26,6 +26,7 @@ class ChoiceCodes:
         self.choices = tuple(tuple(_choices(space[name])) for name in self.names)
         self.ordered = tuple(not isinstance(space[name], CategoricalDistribution) for name in self.names)
         self.counts = tuple(len(values) for values in self.choices)
+        self.categories = [column for column, ordered in enumerate(self.ordered) if not ordered]
         self._place = [_places(values) for values in self.choices]
 
     def encode(self, settings: Sequence[Mapping[str, Any]]) -> Codes:

@@ -49,6 +49,7 @@ class Proposer:
         price: Tells losses without measuring; None if it tells none.
         priced: What was learned of the losses that it tells, by column.
         hidden: Whether settings may be infeasible for reasons that no limit states.
+        categories: Columns of parameters whose choices have no order: architectures.
     """
 
     counts: tuple[int, ...]
@@ -59,6 +60,7 @@ class Proposer:
     price: Price | None = None
     priced: Mapping[int, Posterior] = field(default_factory=dict)
     hidden: bool = False
+    categories: Sequence[int] = ()
 
     def propose(
         self, evidence: Evidence, identify: Identify, random: np.random.Generator, count: int
@@ -146,7 +148,8 @@ class Proposer:
     def _swept(self, models: Sequence[Posterior], random: np.random.Generator) -> Codes:
         """Minima of weighted sums of losses: additive, so that every parameter is chosen alone (Shoham & Gersho 1988).
 
-        One sweep follows what is expected, the others what could as well be true.
+        One sweep follows what is expected, the others what could as well be true. Every other weighting is swept for a
+        single category, each in its turn: what is best of a student that is not the best itself may be so elsewhere.
         """
         draws = [np.concatenate((model.mean[None, :], model.draw(random, _DRAWS))) for model in models]
         weights = self._weights(random, _DIRECTIONS * (1 + _DRAWS))
@@ -154,7 +157,10 @@ class Proposer:
         for column, draw in enumerate(draws):
             sums += weights[:, column, None] * np.repeat(draw, _DIRECTIONS, axis=0)
         parts = np.split(sums, np.cumsum(self.counts)[:-1], axis=1)
-        return np.stack([part.argmin(axis=1) for part in parts], axis=1).astype(np.int64)
+        swept = np.stack([part.argmin(axis=1) for part in parts], axis=1).astype(np.int64)
+        for column in self.categories:
+            swept[1::2, column] = np.arange(len(swept) // 2) % self.counts[column]
+        return swept
 
     def _weights(self, random: np.random.Generator, count: int) -> Floats:
         """(sweeps, losses): of one front each, spread over orders of magnitude."""

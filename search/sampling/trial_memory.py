@@ -118,7 +118,16 @@ class TrialMemory:
         if advice is None:
             flat = Prior.flat(self.codes.counts)
             everything = [list(range(count))]
-            return Proposer(self.codes.counts, everything, [flat] * count, [WARPS] * count, np.ones(count), hidden=True)
+            flats, warps = [flat] * count, [WARPS] * count
+            return Proposer(
+                self.codes.counts,
+                everything,
+                flats,
+                warps,
+                np.ones(count),
+                hidden=True,
+                categories=self.codes.categories,
+            )
         return Proposer(
             self.codes.counts,
             advice.fronts,
@@ -128,6 +137,7 @@ class TrialMemory:
             price=self._price if advice.price is not None else None,
             priced=self._priced_now(),
             hidden=advice.hidden,
+            categories=self.codes.categories,
         )
 
     def _priced_now(self) -> Mapping[int, Posterior]:
