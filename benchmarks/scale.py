@@ -33,8 +33,10 @@ import numpy as np
 
 from kneepoint.job_file import parse_job, resolve_job
 from kneepoint.quickstart import JOB
+from kneepoint.search.climb import Climb
 from kneepoint.search.dispatcher import Dispatcher
 from kneepoint.search.driver import Driver
+from kneepoint.search.finalists import FINALISTS
 from kneepoint.search.job import Job
 from kneepoint.search.progress import Progress, Status
 from kneepoint.search.record import Record
@@ -195,7 +197,8 @@ def simulated(trials: int, workers: int) -> dict[str, Any]:
         segments = _Segments(crew, trials)
         progress = Progress(segments)
         front = RunningFront(measured, directory, progress)
-        loop = SearchLoop(measured, front, progress, lambda record, violations: None)
+        climb = Climb("recovered", FINALISTS, measured)
+        loop = SearchLoop(measured, front, progress, lambda record, violations: None, climb)
         with clocks(loop, measured, front) as segments.parts:
             crew.__post_init__()
             segments.start()

@@ -51,6 +51,12 @@ class Budget:
         return begun >= self.trials or (begun > 0 and out_of_time)
 
     @property
+    def share(self) -> float:
+        """How much of it is spent, of what ends first."""
+        by_time = self.elapsed / self.seconds if self.seconds else 0.0
+        return min(1.0, max(self.measured / self.trials, by_time))
+
+    @property
     def seconds_left(self) -> float | None:
         """An estimate, from the median of the recent trials; None before there is one to go by."""
         by_time = None if self.seconds is None else max(0.0, self.seconds - self.elapsed)

@@ -10,6 +10,7 @@ import torch
 
 from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
+from kneepoint.search.climb import Climb
 from kneepoint.search.finalists import FINALISTS, TRAINED, checked_front, climbed
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
@@ -95,7 +96,8 @@ class Driver:
     def _searched(self, trials: Trials) -> Result:
         """The result, with the study beside it."""
         with study_file(self.job, self.directory, trials.log) as study:
-            loop = SearchLoop(trials, RunningFront(trials, self.directory, self.progress), self.progress, study.add)
+            climb, front = Climb("recovered", FINALISTS, trials), RunningFront(trials, self.directory, self.progress)
+            loop = SearchLoop(trials, front, self.progress, study.add, climb)
             result = self._run(trials, loop)
         if study.left_out:
             self.progress.tell(f"left {study.left_out} trials out of the study; resuming the run adds them", 1, 1)
@@ -104,10 +106,9 @@ class Driver:
     def _run(self, trials: Trials, loop: SearchLoop) -> Result:
         loop.run()
         require_success(loop.found, trials)
-        whole = [record for record in loop.found if record.samples is None]
-        finalists = climbed(trials.candidates(whole), "recovered", FINALISTS, trials, self.progress)
+        finalists = climbed(loop.candidates, loop.climb, trials, self.progress)
         if self.job.settings.full is not None:
-            finalists = climbed(finalists, "full", TRAINED, trials, self.progress)
+            finalists = climbed(finalists, Climb("full", TRAINED, trials), trials, self.progress)
         front = checked_front(finalists, trials, self.directory, self.progress)
         baselines = measure_baselines(trials, self.progress)
         texts = self.job.constraint_texts

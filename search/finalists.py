@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kneepoint.deployment.exporting import export_network
+from kneepoint.search.climb import Climb
 from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.front import Candidate, Front
-from kneepoint.search.goals import fronts_of, has_hidden_limits, limits_of
 from kneepoint.search.progress import Progress
-from kneepoint.search.promotion import Promotion
 from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.refusals import require_feasible, require_success
 from kneepoint.search.run_directory import RunDirectory
@@ -29,22 +28,26 @@ TRAINED = 6
 _STAGES: Mapping[Fidelity, str] = {"recovered": "recovering finalists", "full": "training finalists to their end"}
 
 
-def climbed(
-    candidates: Sequence[Candidate], fidelity: Fidelity, count: int, trials: Trials, progress: Progress
-) -> list[Candidate]:
-    """Candidates measured at a higher ``fidelity``: those expected to add most to its fronts.
+def climbed(candidates: Sequence[Candidate], climb: Climb, trials: Trials, progress: Progress) -> list[Candidate]:
+    """Candidates measured at a higher fidelity: those expected to add most to its fronts.
 
-    ``count`` of them that meet the constraints, but half as many again that do not at most.
+    Args:
+        candidates: At the lower fidelity.
+        climb: Of those that went up already; takes up the rest.
+        trials: Measures.
+        progress: Told after every candidate.
 
     Raises:
         JobFailed: If all of them fail.
         JobError: If none meets the constraints.
     """
-    climb = Climb(_promotion(candidates, trials), fidelity, count, trials, progress)
+    _tell(climb, trials, progress)
+    for _ in climb.rest(candidates):
+        _tell(climb, trials, progress)
     records = climb.records
     if not records:
         require_feasible(candidates, trials)
-        first = (Assignment(one.policy, fidelity) for one in trials.front(candidates)[:count])
+        first = (Assignment(one.policy, climb.fidelity) for one in trials.front(candidates)[:FINALISTS])
         records = list(trials.measured(first))
     require_success(records, trials)
     reached = trials.candidates(records)
@@ -52,74 +55,9 @@ def climbed(
     return reached
 
 
-class Climb:
-    """Candidates on their way to a higher fidelity: as many at a time as there are workers.
-
-    Args:
-        promotion: Knows who is next.
-        fidelity: To which.
-        count: How many that meet the constraints.
-        trials: Measures.
-        progress: Told after every candidate.
-
-    Attributes:
-        records: Of those that climbed, in the order they did; those of an earlier process first.
-    """
-
-    def __init__(
-        self, promotion: Promotion, fidelity: Fidelity, count: int, trials: Trials, progress: Progress
-    ) -> None:
-        self._promotion = promotion
-        self._fidelity = fidelity
-        self._count = count
-        self._trials = trials
-        self._progress = progress
-        known = {one.policy.id for one in promotion.waiting}
-        self.records = [
-            record
-            for record in trials.log.records
-            if record.fidelity == fidelity and record.baseline is None and record.policy.id in known
-        ]
-        self._run()
-
-    def _run(self) -> None:
-        dispatcher, begun = self._trials.dispatcher, list[str]()
-        while True:
-            self._tell()
-            while dispatcher.room and (found := self._next(begun)) is not None:
-                begun.append(found.policy.id)
-                dispatcher.start(Assignment(found.policy, self._fidelity))
-            if not begun:
-                break
-            for record in dispatcher.finished():
-                if record.fidelity == self._fidelity:
-                    self.records.append(record)
-                    begun = [one for one in begun if one != record.policy.id]
-
-    def _next(self, begun: Sequence[str]) -> Candidate | None:
-        """Who climbs beside those that have begun to; None where enough do, or nobody is expected to add anything."""
-        reached = self._trials.candidates(self.records)
-        at_most = len(self.records) + len(begun) >= self._count + self._count // 2
-        if at_most or sum(one.feasible for one in reached) + len(begun) >= self._count:
-            return None
-        return self._promotion.next(reached, [*(record.policy.id for record in self.records), *begun])
-
-    def _tell(self) -> None:
-        missed = sum(not one.feasible for one in self._trials.candidates(self.records))
-        self._progress.failures(self._trials.log.failed)
-        self._progress.tell(_STAGES[self._fidelity], len(self.records), max(self._count + missed, len(self.records)))
-
-
-def _promotion(candidates: Sequence[Candidate], trials: Trials) -> Promotion:
-    return Promotion(
-        waiting=candidates,
-        axes=trials.axes,
-        repaired=[not entry.predicted for entry in trials.job.objectives],
-        fronts=fronts_of(trials.axes),
-        limits=limits_of(trials),
-        hidden=has_hidden_limits(trials),
-        seed=trials.job.seed,
-    )
+def _tell(climb: Climb, trials: Trials, progress: Progress) -> None:
+    progress.failures(trials.log.failed)
+    progress.tell(_STAGES[climb.fidelity], len(climb.records), climb.expected)
 
 
 def checked_front(finalists: Sequence[Candidate], trials: Trials, directory: RunDirectory, progress: Progress) -> Front:

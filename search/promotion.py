@@ -17,6 +17,8 @@ from kneepoint.search.sampling.expected_improvement import Guesses, MissingVolum
 from kneepoint.search.within_noise import undominated
 
 _POINTS = 2048
+_CONSIDERED = 1024
+"""Candidates that are looked at, at most, where they are very many."""
 _LOOKED_AT = 64
 """Candidates that are ranked, those first that are expected to add most."""
 
@@ -59,12 +61,22 @@ class Promotion:
         """
         known = {one.policy.id for one in climbed} | set(tried)
         rows = np.array([row for row, one in enumerate(self.waiting) if one.policy.id not in known], np.int64)
-        guesses, front = self._guesses(rows, climbed), self._front(climbed)
+        front = self._front(climbed)
+        rows, guesses = self._hopeful(rows, self._guesses(rows, climbed), front)
         random = np.random.default_rng((self.seed, len(climbed)))
         volumes = [MissingVolume.of(front, guesses, columns, random, _POINTS) for columns in self.fronts]
         best = [row for row, gain in best_batch(volumes, guesses, _LOOKED_AT) if gain > 0]
         first = undominated(guesses.mean[best], guesses.spread[best])
         return self.waiting[rows[best[first[0]]]] if first else None
+
+    def _hopeful(
+        self, rows: npt.NDArray[np.int64], guesses: Guesses, front: Matrix
+    ) -> tuple[npt.NDArray[np.int64], Guesses]:
+        """Those that may add to a front; of many the ones of the least losses."""
+        hopeful = np.flatnonzero(guesses.may_add(front, self.fronts))
+        order = np.argsort(guesses.mean[hopeful].sum(axis=1), kind="stable")
+        some = np.sort(hopeful[order[:_CONSIDERED]])
+        return rows[some], guesses.of(some)
 
     def _guesses(self, rows: npt.NDArray[np.int64], climbed: Sequence[Candidate]) -> Guesses:
         """What is expected of waiting candidates at the upper fidelity."""

@@ -10,7 +10,9 @@ from optuna.samplers import BaseSampler, GPSampler
 
 from kneepoint.search.baselines import baseline_policies
 from kneepoint.search.budget import Budget
+from kneepoint.search.climb import Climb
 from kneepoint.search.direct_study import DirectStudy
+from kneepoint.search.front import Candidate
 from kneepoint.search.job import Job
 from kneepoint.search.job_advice import advice_of
 from kneepoint.search.mirror import StudyMirror
@@ -45,13 +47,18 @@ class SearchLoop:
         front: Kept up to date.
         progress: Told after every candidate.
         mirror: Told of every candidate, with the violations of its constraints.
+        climb: Takes candidates to the next fidelity in the second half of the search.
+
+    Attributes:
+        climb: As given.
     """
 
-    def __init__(self, trials: Trials, front: RunningFront, progress: Progress, mirror: Mirror) -> None:
+    def __init__(self, trials: Trials, front: RunningFront, progress: Progress, mirror: Mirror, climb: Climb) -> None:
         self._trials = trials
         self._front = front
         self._progress = progress
         self._mirror = mirror
+        self.climb = climb
         job = trials.job
         sampler = sampler_named(
             job.sampler, job.space, trials.seed, lambda: advice_of(trials, progress), job.workers.count
@@ -75,6 +82,11 @@ class SearchLoop:
         """Everything that was proposed and measured, in order, with the sampler's parameters."""
         return [*self._found.values(), *self._untold.values()]
 
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The successes among :attr:`found` that were measured on all samples."""
+        return self._trials.candidates(record for record in self.found if record.samples is None)
+
     def run(self) -> None:
         """Search until the budget is spent, the space is exhausted, or more candidates would add less than noise.
 
@@ -85,8 +97,8 @@ class SearchLoop:
         dispatcher = self._trials.dispatcher
         while self._wants_more or self._asked:
             self._tell_progress()
-            while dispatcher.room and self._wants_more:
-                self._propose()
+            while dispatcher.room and self._begin():
+                pass
             for record in dispatcher.finished():
                 self._take(record)
         self._tell_the_rest()
@@ -98,6 +110,20 @@ class SearchLoop:
         if self._is_over or self._repeats > PATIENCE:
             return False
         return not self._budget.spent_with(len(self._asked))
+
+    def _begin(self) -> bool:
+        """Have something measured; whether there is anything.
+
+        Candidates climb from the middle of the search on, half of them until its end. When the last settings are being
+        measured, workers that have nothing else to do take up the others.
+        """
+        wants_more = self._wants_more
+        share = max(self._budget.share - 0.5, 0.0) if wants_more else 1.0
+        if share and self.climb.wants_more(share) and self.climb.start(self.candidates):
+            return True
+        if wants_more:
+            self._propose()
+        return wants_more
 
     def _propose(self) -> None:
         """Ask for a setting; its policy is measured, if nobody has done so or is at it."""
@@ -120,6 +146,8 @@ class SearchLoop:
     def _take(self, record: Record) -> None:
         """Tell the sampler of an outcome, whoever had it measured; a policy counts once."""
         if record.fidelity != "ptq":
+            if self.climb.take(record) and self._trials.dispatcher.slots == 1:
+                self._last_end += record.seconds  # the budget is one of the search itself
             return
         violations = self._trials.violations(record)
         asked = self._asked.pop(record.policy.id, [])

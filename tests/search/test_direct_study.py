@@ -34,7 +34,8 @@ ANCHORS = [{"student": "teacher"} | {f"bits/{index}": bits for index in range(6)
 
 
 def sampler_of(**more: Any) -> KneepointSampler:
-    return KneepointSampler(**{"seed": 2, "anchors": ANCHORS, "advice": ADVICE, "random_trials": 0} | more)
+    arguments: dict[str, Any] = {"seed": 2, "anchors": ANCHORS, "advice": ADVICE, "random_trials": 0, **more}
+    return KneepointSampler(**arguments)
 
 
 def scores_of(parameters: Mapping[str, Any]) -> dict[str, Score]:

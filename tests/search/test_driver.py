@@ -96,8 +96,8 @@ def test_the_same_seed_gives_the_same_front_to_the_byte(finished: Path, joint: J
         ("searching", 0),
         ("searching", 3),
         ("searching", 7),
+        ("searching", 9),  # while candidates climb
         ("recovering", 0),
-        ("recovering", 1),
         ("exporting", 0),
         ("measuring baselines", 4),
         ("done", 0),
@@ -116,6 +116,12 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
     tiny_problem.run(tiny_problem.job(joint), tmp_path)
     assert set(measured.values()) == {1}
     assert front_bytes(tmp_path) == front_bytes(finished)
+
+
+def test_candidates_climb_in_the_second_half_of_the_search(finished: Path) -> None:
+    searched = [trial for trial in RunView.read(finished).trials if not trial.baseline]
+    first = next(place for place, trial in enumerate(searched) if trial.fidelity == "recovered")
+    assert 4 < first < max(place for place, trial in enumerate(searched) if trial.fidelity == "ptq")
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
