@@ -129,7 +129,7 @@ def search(
             which is several times as fast on processors with integer instructions and takes a second or two once for
             every architecture. Both give the same outputs but for rounding.
         workers: How many candidates are measured at the same time, and what each worker may use. One works in this
-            process, unless it has a limit of memory or of silence; more are processes of their own.
+            process, unless it has a limit of memory, silence or time; more are processes of their own.
         storage: The URL of a database that holds the trial log, so that several drivers, each with a directory of its
             own, work on one run; None for a file in the run directory.
         callbacks: Told of every trial: :class:`kneepoint.MlflowCallback`, :class:`kneepoint.TensorBoardCallback`, or

@@ -119,6 +119,7 @@ class WorkersSection(_Section):
     gpus: float | int = Workers().gpus
     memory_gb: float | int | None = None
     silence_seconds: float | int | None = None
+    timeout_seconds: float | int | None = None
     retries: int = Workers().retries
 
 

@@ -25,6 +25,7 @@ class Climb:
 
     Attributes:
         fidelity: As given.
+        count: As given.
         records: Of those that were measured there, in order; those of an earlier process first.
         begun: Policy ids of those that are being measured.
     """
@@ -33,7 +34,7 @@ class Climb:
         self.fidelity = fidelity
         self.records: list[Record] = []
         self.begun: set[str] = set()
-        self._count = count
+        self.count = count
         self._trials = trials
         self._reached: list[Candidate] = []
         self._nobody: tuple[int, int] | None = None
@@ -44,14 +45,14 @@ class Climb:
     def expected(self) -> int:
         """Candidates that will have been measured in the end, as it looks now."""
         missed = sum(not one.feasible for one in self._reached)
-        return max(self._count + missed, len(self.records))
+        return max(self.count + missed, len(self.records))
 
     def wants_more(self, share: float = 1.0) -> bool:
         """Whether fewer have begun than a share of those that are wanted."""
         measured = len(self.records) + len(self.begun)
-        if measured >= share * self._count * (1 + _MISSES):
+        if measured >= share * self.count * (1 + _MISSES):
             return False
-        return sum(one.feasible for one in self._reached) + len(self.begun) < share * self._count
+        return sum(one.feasible for one in self._reached) + len(self.begun) < share * self.count
 
     def start(self, candidates: Sequence[Candidate]) -> bool:
         """Have the next of ``candidates`` (at the lower fidelity) measured; whether any is expected to add something.

@@ -47,7 +47,7 @@ def climbed(candidates: Sequence[Candidate], climb: Climb, trials: Trials, progr
     records = climb.records
     if not records:
         require_feasible(candidates, trials)
-        first = (Assignment(one.policy, climb.fidelity) for one in trials.front(candidates)[:FINALISTS])
+        first = (Assignment(one.policy, climb.fidelity) for one in trials.front(candidates)[: climb.count])
         records = list(trials.measured(first))
     require_success(records, trials)
     reached = trials.candidates(records)

@@ -117,17 +117,22 @@ class LocalWorkers:
         return outcomes
 
     def _given_up(self) -> list[Outcome]:
-        """Those of processes that hang; a process that is still loading the job does not."""
-        limit = self._settings.silence_seconds
-        if limit is None:
-            return []
-        hanging = [
-            number
-            for number, one in self._processes.items()
-            if one.assignment is not None and one.is_ready and one.silent_for > limit
-        ]
-        reason = f"TimeoutError: no sign of progress for {limit:g} s (workers.silence_seconds), so it was stopped"
-        return [self._processes.pop(number).give_up(reason) for number in hanging]
+        """Those of processes that hang or take too long; one that is still loading the job does neither."""
+        reasons = {number: self._reason_against(one) for number, one in self._processes.items()}
+        return [self._processes.pop(number).give_up(reason) for number, reason in reasons.items() if reason]
+
+    def _reason_against(self, process: WorkerProcess) -> str | None:
+        """Why a process is not waited for any longer, if it is not."""
+        settings = self._settings
+        if process.assignment is None or not process.is_ready:
+            return None
+        if settings.silence_seconds is not None and process.silent_for > settings.silence_seconds:
+            limit, of = settings.silence_seconds, "no sign of progress for {:g} s (workers.silence_seconds)"
+        elif settings.timeout_seconds is not None and process.busy_for > settings.timeout_seconds:
+            limit, of = settings.timeout_seconds, "not measured after {:g} s (workers.timeout_seconds)"
+        else:
+            return None
+        return f"TimeoutError: {of.format(limit)}, so it was stopped"
 
     def _started(self, number: int) -> WorkerProcess:
         name = f"{self._prefix}{number}"

@@ -16,6 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import ray
@@ -87,7 +88,7 @@ class RayWorkers:
         actor = ray.remote(Hub).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=strategy, **_RESTARTED)
         self._hub = cast(Any, actor.remote(ray_hub.SILENCE))
         self._asked(self._hub.stir.remote(), _HUB_WITHIN)
-        one = Workers(1, None, 0.0, settings.memory_gb, settings.silence_seconds, 0)
+        one = replace(settings, count=1, cpus=None, gpus=0.0, retries=0)
         directory = str(evaluator.directory.resolve())
         payload = [ray.put(packed(evaluator))]
         self._post = Post(self._hub, payload, directory, token, one, evaluator.threads)

@@ -20,6 +20,8 @@ class Workers:
         memory_gb: Memory that a worker may use; a candidate that needs more fails. None for no limit.
         silence_seconds: After so long without a sign of progress a candidate is given up as hanging: its evaluation
             (from its start), or one step of training. None to wait for ever.
+        timeout_seconds: After so long a candidate is given up, whatever it is doing; the training of its student, where
+            nobody has trained it, counts. None for no limit.
         retries: How often a candidate is measured again that was lost with its worker.
     """
 
@@ -28,6 +30,7 @@ class Workers:
     gpus: float = 0.0
     memory_gb: float | None = None
     silence_seconds: float | None = None
+    timeout_seconds: float | None = None
     retries: int = 2
 
     def __post_init__(self) -> None:
@@ -39,7 +42,7 @@ class Workers:
         _require("count", self.count, isinstance(self.count, int) and self.count >= 1, "a whole number of at least 1")
         _require("retries", self.retries, isinstance(self.retries, int) and self.retries >= 0, "0 or more")
         _require("gpus", self.gpus, _is_number(self.gpus) and self.gpus >= 0, "a number of at least 0")
-        for name in ("cpus", "memory_gb", "silence_seconds"):
+        for name in ("cpus", "memory_gb", "silence_seconds", "timeout_seconds"):
             value = getattr(self, name)
             _require(name, value, value is None or (_is_number(value) and value > 0), "a number above 0, or null")
 
@@ -63,7 +66,8 @@ class Workers:
     @property
     def need_processes(self) -> bool:
         """Whether they are more than the search's own process: one process can neither stop nor confine itself."""
-        return self.count > 1 or self.silence_seconds is not None or self.memory_gb is not None
+        limits = (self.silence_seconds, self.timeout_seconds, self.memory_gb)
+        return self.count > 1 or any(limit is not None for limit in limits)
 
     def to_json(self) -> dict[str, Any]:
         """As the job file has it."""

@@ -80,6 +80,11 @@ class WorkerProcess:
         """Seconds since the last sign of progress."""
         return time.monotonic() - self._last_sign
 
+    @property
+    def busy_for(self) -> float:
+        """Seconds since it could begin with its assignment."""
+        return time.monotonic() - self._since
+
     def assign(self, assignment: Assignment) -> None:
         """Have it measured next."""
         self.assignment = assignment
@@ -107,6 +112,7 @@ class WorkerProcess:
             self._report(*content)
         if word == "ready":
             self.is_ready, self._began = True, time.time()
+            self._since = time.monotonic()
         return self._ended(word, content) if word in ("ended", "wrong") else None
 
     def give_up(self, reason: str) -> Outcome:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kneepoint.objectives.objective import Scale
-from kneepoint.search import finalists
 from kneepoint.search.axis import Axis
 from kneepoint.search.front import Candidate
 from kneepoint.spaces.joint_space import JointSpace
@@ -24,14 +23,6 @@ AXES = (
     Axis("latency_ms@pi", "minimize", "ms", Scale(worst=10.0, ideal=0.0)),
     Axis("size_mb", "minimize", "MB", Scale(worst=1.0, ideal=0.0)),
 )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _few_finalists() -> Iterator[None]:
-    """Exports take most of the time of a small run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finalists, "FINALISTS", 2)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import optuna
@@ -38,12 +39,17 @@ def driver(url: str, path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", program, url, str(path)], cwd=ROOT, env=environment)
 
 
-def rows(url: str) -> list[str]:
+def rows(url: str, policies: Collection[str]) -> list[str]:
+    """Records of the run that knows these policies: other tests have runs in the database, too."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     try:
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT policy_id || '-' || fidelity FROM kneepoint_records"))
-            return [row[0] for row in found]
+            found = connection.execute(text("SELECT run, policy_id || '-' || fidelity FROM kneepoint_records"))
+            of_run: dict[str, list[str]] = {}
+            for run, name in found:
+                of_run.setdefault(run, []).append(name)
+            (ours,) = [names for names in of_run.values() if set(policies) <= set(names)]
+            return ours
     finally:
         engine.dispose()
 
@@ -60,7 +66,7 @@ def test_two_drivers_lose_and_double_nothing_though_one_is_killed(postgres_url: 
     again = driver(postgres_url, tmp_path / "a")
     assert second.wait(240) == 0
     assert again.wait(240) == 0
-    kept = rows(postgres_url)
+    kept = rows(postgres_url, {record.id for record in TrialLog(tmp_path / "b" / "trials.jsonl").records})
     assert not [name for name, count in Counter(kept).items() if count > 1]
     assert acknowledged <= set(kept)
     for folder in ("a", "b"):

@@ -63,6 +63,17 @@ def measured(workers: LocalWorkers, policy: Policy) -> Outcome:
     return outcomes[0]
 
 
+def test_a_candidate_that_takes_too_long_is_given_up(joint: JointSpace, tmp_path: Path) -> None:
+    evaluator = evaluator_of(joint, tmp_path, tiny_problem.Fragile(behave))
+    workers = LocalWorkers.of(evaluator, Workers(1, timeout_seconds=1.5), tmp_path / "logs")
+    slow = measured(workers, joint.policy(joint.uniform("teacher", 8, 1.0)))
+    workers.close()
+    assert slow.record is not None
+    assert slow.record.scores is None
+    assert slow.record.error == "TimeoutError: not measured after 1.5 s (workers.timeout_seconds), so it was stopped"
+    assert 1.5 <= slow.record.seconds < 15
+
+
 def test_a_bad_candidate_reaches_nobody_else(misbehaving: LocalWorkers, joint: JointSpace) -> None:
     died = measured(misbehaving, joint.policy(joint.uniform("teacher", 4, 1.0)))
     assert died.lost == "its worker process ended: exit code 3"

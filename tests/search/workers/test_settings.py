@@ -31,6 +31,7 @@ def test_a_count_or_keys_and_values(given: Any, wanted: Workers) -> None:
         (1.5, "count is a whole number of at least 1; got 1.5"),
         ({"retries": -1}, "retries is 0 or more; got -1"),
         ({"gpus": float("nan")}, "gpus is a number of at least 0; got nan"),
+        ({"timeout_seconds": -5}, "timeout_seconds is a number above 0, or null; got -5"),
         ({"silence_seconds": 0}, "silence_seconds is a number above 0, or null; got 0"),
         ({"memory_gb": "2"}, "memory_gb is a number above 0, or null; got '2'"),
         ({"cuont": 2}, "unknown key 'cuont'; did you mean 'count'"),
@@ -43,7 +44,13 @@ def test_numbers_that_no_worker_can_have(given: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "needed"),
-    [(Workers(), False), (Workers(2), True), (Workers(silence_seconds=5), True), (Workers(memory_gb=1), True)],
+    [
+        (Workers(), False),
+        (Workers(2), True),
+        (Workers(silence_seconds=5), True),
+        (Workers(timeout_seconds=5), True),
+        (Workers(memory_gb=1), True),
+    ],
 )
 def test_limits_need_a_process_that_can_be_stopped(settings: Workers, needed: bool) -> None:
     assert settings.need_processes is needed
