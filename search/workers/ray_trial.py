@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Post:
         token: What the search wrote there.
         settings: Of the workers.
         threads: Of each.
+        search_path: Where the search's own process looks for modules: Ray hands it on only to drivers of its own kind.
     """
 
     hub: Any
@@ -46,12 +48,14 @@ class Post:
     token: str
     settings: Workers
     threads: int
+    search_path: tuple[str, ...] = ()
 
 
 def work(config: dict[str, Any], post: Post) -> None:
     """Measure until there is nothing more to measure: the function of a Tune trial."""
     name = f"ray-{config['worker']}"
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray has no annotations there
+    sys.path.extend(entry for entry in post.search_path if entry not in sys.path)
     shared = shared_directory(post)
     directory = shared or _own_directory(post)
     crew = LocalWorkers(ray.get(post.payload[0]), post.settings, post.threads, directory, prefix=f"{name}-")

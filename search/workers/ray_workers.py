@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -91,7 +92,7 @@ class RayWorkers:
         one = replace(settings, count=1, cpus=None, gpus=0.0, retries=0)
         directory = str(evaluator.directory.resolve())
         payload = [ray.put(packed(evaluator))]
-        self._post = Post(self._hub, payload, directory, token, one, evaluator.threads)
+        self._post = Post(self._hub, payload, directory, token, one, evaluator.threads, tuple(sys.path))
         self._tell_all()
         self._scratch = tempfile.mkdtemp(prefix="kneepoint-tune-")
         _stops[token] = threading.Event()
