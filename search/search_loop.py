@@ -51,6 +51,7 @@ class SearchLoop:
 
     Attributes:
         climb: As given.
+        candidates: The successes so far that were measured on all samples.
     """
 
     def __init__(self, trials: Trials, front: RunningFront, progress: Progress, mirror: Mirror, climb: Climb) -> None:
@@ -68,6 +69,7 @@ class SearchLoop:
         self._budget = Budget(job.trials, job.minutes)
         self._shown = {policy.id for _, policy in baseline_policies(job)}
         self._found: dict[str, Record] = {}
+        self.candidates: list[Candidate] = []
         self._asked: dict[str, list[Asked]] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
         self._repeats = 0
@@ -81,11 +83,6 @@ class SearchLoop:
     def found(self) -> list[Record]:
         """Everything that was proposed and measured, in order, with the sampler's parameters."""
         return [*self._found.values(), *self._untold.values()]
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """The successes among :attr:`found` that were measured on all samples."""
-        return self._trials.candidates(record for record in self.found if record.samples is None)
 
     def run(self) -> None:
         """Search until the budget is spent, the space is exhausted, or more candidates would add less than noise.
@@ -170,13 +167,20 @@ class SearchLoop:
         self._budget.spend(self._seconds_of(record, is_known), record.seconds, self._trials.dispatcher.slots)
         if record.scores is not None:
             self._has_success = True
-            self._front.add(self._trials.candidate(record))
+            self._front.add(self._candidate(record))
         if not self._has_success and len(self._found) >= GIVE_UP_AFTER:
             require_success(self.found, self._trials)
         if self._stopping.is_due(self._front.front) and not self._is_over:
             self._is_over = True
             said = "no more to find that measurements could tell"
             self._progress.tell(said, self._budget.measured, self._budget.trials)
+
+    def _candidate(self, record: Record) -> Candidate:
+        """Of a success; the next ones to climb are chosen among all of them."""
+        candidate = self._trials.candidate(record)
+        if record.samples is None:
+            self.candidates.append(candidate)
+        return candidate
 
     def _seconds_of(self, record: Record, is_known: bool) -> float:
         """Wall time that passed for a candidate since the one before it."""
@@ -194,7 +198,9 @@ class SearchLoop:
             self._study.add(record, violations)
             self._mirror(record, violations)
             self._found[record.policy.id] = record
-            self._has_success = self._has_success or record.scores is not None
+            if record.scores is not None:
+                self._has_success = True
+                self._candidate(record)
             # Several workers ended one after the other: each counts from the end of the last, or from its own start.
             between = record.ended - before if before and record.ended else record.seconds
             self._budget.spend(min(max(between, 0.0), record.seconds), record.seconds)
