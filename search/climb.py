@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from kneepoint.search.front import Candidate
 from kneepoint.search.goals import fronts_of, has_hidden_limits, limits_of
+from kneepoint.search.pareto import Matrix
 from kneepoint.search.promotion import Promotion
 from kneepoint.search.record import Fidelity, Record
 from kneepoint.search.trials import Trials
@@ -38,6 +41,7 @@ class Climb:
         self._trials = trials
         self._reached: list[Candidate] = []
         self._nobody: tuple[int, int] | None = None
+        self._losses: dict[str, Sequence[float]] = {}
         for record in trials.log.records:
             self.take(record)
 
@@ -105,6 +109,16 @@ class Climb:
             limits=limits_of(trials),
             hidden=has_hidden_limits(trials),
             seed=trials.job.seed,
+            known_losses=self._losses_of(candidates),
         )
         climbed = [one for one in self._reached if one.policy.id in waiting]
         return promotion.next(climbed, [*(record.policy.id for record in self.records), *self.begun])
+
+    def _losses_of(self, candidates: Sequence[Candidate]) -> Matrix:
+        """(candidates, losses); those of a candidate are computed once, because they may be very many."""
+        axes = self._trials.axes
+        for one in candidates:
+            if one.policy.id not in self._losses:
+                self._losses[one.policy.id] = [axis.scale(one.scores[axis.name].value) for axis in axes]
+        rows = [self._losses[one.policy.id] for one in candidates]
+        return np.array(rows, np.float64).reshape(len(rows), len(axes))

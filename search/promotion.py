@@ -39,6 +39,7 @@ class Promotion:
         limits: For every objective, the largest loss that constraints admit.
         hidden: Whether constraints are about more than that: then only feasible candidates climb.
         seed: Of the draws.
+        known_losses: Of the waiting, (candidates, losses), where somebody keeps them.
     """
 
     waiting: Sequence[Candidate]
@@ -48,6 +49,7 @@ class Promotion:
     limits: Sequence[float]
     hidden: bool
     seed: int
+    known_losses: Matrix | None = None
 
     def next(self, climbed: Sequence[Candidate], tried: Collection[str] = ()) -> Candidate | None:
         """The candidate to measure next; None where none is expected to add anything.
@@ -99,7 +101,7 @@ class Promotion:
 
     @cached_property
     def _losses(self) -> Matrix:
-        return losses(self.waiting, self.axes)
+        return losses(self.waiting, self.axes) if self.known_losses is None else self.known_losses
 
     @cached_property
     def _floors(self) -> Matrix:
