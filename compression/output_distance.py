@@ -8,7 +8,8 @@ every layer, and every change of it is one inner product a sample.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -18,8 +19,11 @@ from torch.nn import functional as F
 from kneepoint.compression.distillation import is_classification
 from kneepoint.compression.watching import in_signature_order
 from kneepoint.spaces.tracing import attribute_of
-from kneepoint.tasks.batches import leaves
+from kneepoint.tasks.batches import leaves, transform
 from kneepoint.tasks.seeding import seeded
+
+MOST_HELD = 2**29
+"""Bytes of values that are held for one backward pass; larger batches are cut into pieces."""
 
 
 def output_distances(
@@ -28,6 +32,7 @@ def output_distances(
     pairs: Sequence[tuple[Any, Any]],
     names: Collection[str],
     seed: int,
+    bytes_a_sample: int = 0,
 ) -> list[dict[str, float]]:
     """How far each of the nodes ``names``, computed as another network does, would move the outputs of ``module``.
 
@@ -35,6 +40,7 @@ def output_distances(
         module: Differentiable: floats, without quantizers.
         others: Networks with nodes of the same names, that compute them otherwise: on rounded weights, say.
         pairs: Batches of (inputs, targets).
+        bytes_a_sample: Of all values of the network for one sample.
         names: Of nodes of ``module``; one that another network does not have is not changed there.
         seed: Of the drawn labels.
 
@@ -44,7 +50,8 @@ def output_distances(
     """
     moved = [dict.fromkeys(names, 0.0) for _ in others]
     samples = 0
-    for number, (inputs, targets) in enumerate(pairs):
+    size = max(1, MOST_HELD // max(1, bytes_a_sample))
+    for number, (inputs, targets) in enumerate(piece for pair in pairs for piece in _pieces(pair, size)):
         with seeded(seed + number):
             taken = _Gradients.of(module, in_signature_order(module, inputs), targets, names)
         samples += taken.samples
@@ -52,6 +59,14 @@ def output_distances(
             for name, value in taken.moved_by(other).items():
                 found[name] += value
     return [{name: value / samples for name, value in found.items()} for found in moved]
+
+
+def _pieces(pair: tuple[Any, Any], size: int) -> Iterator[tuple[Any, Any]]:
+    """A batch in pieces of at most so many samples."""
+    inputs, targets = pair
+    for start in range(0, len(leaves(inputs)[0]), size):
+        piece = itemgetter(slice(start, start + size))
+        yield transform(piece, inputs), transform(piece, targets)
 
 
 class _Gradients:

@@ -50,12 +50,35 @@ class SharedPrefixes:
 
     def _run(self, arguments: Sequence[Tensor]) -> Any:
         """The outputs of the network itself; its values are kept while there is room."""
-        interpreter = fx.Interpreter(self._module, garbage_collect_values=self._room <= 0)
+        keeper = _Keeper(self._module, self._room)
         with torch.no_grad():
-            outputs = interpreter.run(*arguments)
-        self._room -= sum(value.nbytes for value in interpreter.env.values() if isinstance(value, Tensor))
-        self._values.append({node.name: value for node, value in interpreter.env.items()} if self._room > 0 else {})
+            outputs = keeper.run(*arguments)
+        self._room = keeper.room
+        self._values.append({node.name: value for node, value in keeper.env.items()} if keeper.room >= 0 else {})
         return outputs
+
+
+class _Keeper(fx.Interpreter):
+    """Keeps all values, until there is no room for them: then it lets go of what nobody reads any more.
+
+    Args:
+        module: To run.
+        room: Bytes.
+    """
+
+    def __init__(self, module: fx.GraphModule, room: int) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.garbage_collect_values = room < 0
+        self.room = room
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.room -= value.nbytes if isinstance(value, Tensor) else 0
+        if self.room < 0 and not self.garbage_collect_values:
+            self.garbage_collect_values = True
+            for node in [node for node in self.env if all(user in self.env for user in node.users)]:
+                del self.env[node]
+        return value
 
 
 def _unchanged(module: fx.GraphModule, other: fx.GraphModule) -> list[fx.Node]:

@@ -14,7 +14,7 @@ from kneepoint.compression.output_distance import output_distances
 from kneepoint.compression.prefixes import SharedPrefixes
 from kneepoint.compression.pruning import first_pairs
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
-from kneepoint.spaces.network import Layer
+from kneepoint.spaces.network import Layer, Network
 from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import InputError
 from kneepoint.tasks.seeding import digest_seed, seeded
@@ -123,7 +123,13 @@ class _Probe:
         layers = self._space.teacher.layers
         names = [operation for layer in layers.values() for operation in layer.operations]
         made = [module for module in everywhere if module is not None]
-        told = iter(output_distances(teacher, made, self._pairs, names, digest_seed("labels", self._compressor.seed)))
+        seed, size = digest_seed("labels", self._compressor.seed), _bytes_a_sample(self._space.teacher)
+        try:
+            told = iter(output_distances(teacher, made, self._pairs, names, seed, size))
+        except InputError:
+            raise  # the job is wrong, not its network
+        except Exception:  # a network that gradients do not pass is measured, choice by choice
+            return [{}] * (count - 1)
         sums = [{} if module is None else _by_layer(layers, next(told)) for module in everywhere]
         return [
             {name: max(value - sums[-1].get(name, 0.0), 0.0) for name, value in entry.items()} for entry in sums[:-1]
@@ -153,6 +159,10 @@ class _Probe:
     def _module(self, policy: Policy) -> fx.GraphModule:
         # rounded weights are kept for the search to come; a network that is cut for this alone need not be exact
         return self._compressor.sketch(policy) if policy.keep else self._compressor.compress(policy).simulated()
+
+
+def _bytes_a_sample(network: Network) -> int:
+    return 4 * sum(math.prod(operation.shape) for operation in network.operations)
 
 
 def _by_layer(layers: Mapping[str, Layer], told: Mapping[str, float]) -> dict[str, float]:

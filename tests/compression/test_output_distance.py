@@ -41,7 +41,9 @@ class Dense(nn.Module):
         return found.mean(dim=2) if self.pooled else found
 
 
-def distances(pooled: bool, targets: Tensor, seed: int = 0) -> tuple[Sequence[float], Sequence[float]]:
+def distances(
+    pooled: bool, targets: Tensor, seed: int = 0, bytes_a_sample: int = 0
+) -> tuple[Sequence[float], Sequence[float]]:
     """By gradients, and measured: of the first layer and of the last, each nudged alone."""
     torch.manual_seed(0)
     module = traced(Dense(pooled))
@@ -49,7 +51,7 @@ def distances(pooled: bool, targets: Tensor, seed: int = 0) -> tuple[Sequence[fl
     others = [nudged(module, "first.weight", 0.03), nudged(module, "last.weight", 0.03)]
     names = layer_nodes(module)
     halves = [(inputs[:700], targets[:700]), (inputs[700:], targets[700:])]
-    told = output_distances(module, others, halves, names, seed)
+    told = output_distances(module, others, halves, names, seed, bytes_a_sample)
     with torch.no_grad():
         measured = [float(soft_loss(other(inputs), module(inputs), targets, 1.0)) for other in others]
     return [entry[name] for entry, name in zip(told, names, strict=True)], measured
@@ -68,6 +70,14 @@ def distances(pooled: bool, targets: Tensor, seed: int = 0) -> tuple[Sequence[fl
 def test_it_is_the_distance_that_is_measured(pooled: bool, targets: Tensor) -> None:
     told, measured = distances(pooled, targets)
     assert told == pytest.approx(measured, rel=0.25)
+
+
+def test_large_batches_are_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kneepoint.compression.output_distance.MOST_HELD", 100_000)
+    targets = torch.zeros(SAMPLES, dtype=torch.int64)
+    told, measured = distances(True, targets, bytes_a_sample=1000)  # 100 samples each
+    assert told == pytest.approx(measured, rel=0.25)
+    assert told != distances(True, targets)[0]  # other labels were drawn
 
 
 def test_the_seed_draws_the_labels() -> None:

@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["first.weight", "left.bias", "last.weight"])
-@pytest.mark.parametrize("most_kept", [2**20, 0])
+@pytest.mark.parametrize("most_kept", [2**20, 900, 300, 0])
 def test_outputs_are_those_of_the_changed_network(
     module: fx.GraphModule, batches: list[Tensor], name: str, most_kept: int
 ) -> None:

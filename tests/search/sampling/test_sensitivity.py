@@ -68,6 +68,18 @@ def test_formats_that_gradients_find_harmful_are_measured(
         assert believed[name] == pytest.approx(measured[name], rel=1.0, abs=0.02)  # one draw of 128 labels
 
 
+def test_a_network_that_gradients_do_not_pass_is_measured(
+    joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("element 0 of tensors does not require grad")
+
+    monkeypatch.setattr("kneepoint.search.sampling.sensitivity._SECOND_ORDER", -1.0)
+    measured = sensitivities(joint, compressor)
+    monkeypatch.setattr("kneepoint.search.sampling.sensitivity.output_distances", fail)
+    assert sensitivities(joint, compressor) == measured
+
+
 def test_a_choice_that_breaks_the_network_is_the_worst(
     joint: JointSpace, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
