@@ -56,11 +56,11 @@ class Curve:
         )
         return cls(evaluations, volumes, np.array(evaluations) + seconds / each, each)
 
-    def volume_at(self, evaluations: int) -> float | None:
-        """The median over seeds; None where it was not followed so far."""
+    def volume_at(self, evaluations: int, seeds: int | None = None) -> float | None:
+        """The median over seeds, or over the first so many; None where it was not followed so far."""
         if evaluations not in self.evaluations:
             return None
-        return float(np.median(self.volumes[:, list(self.evaluations).index(evaluations)]))
+        return float(np.median(self.volumes[:seeds, list(self.evaluations).index(evaluations)]))
 
     def reaching(self, volume: float) -> float:
         """The median over seeds of the evaluation-equivalents it takes; infinite where most seeds do not get there."""
@@ -223,15 +223,16 @@ def _methods(found: Sequence[Verdict]) -> list[str]:
 
 
 def _ablations(found: Sequence[Verdict]) -> list[str]:
-    """Hypervolume over that of the whole sampler, at the same number of evaluations."""
+    """Hypervolume over that of the whole sampler, with the same seeds and after as many evaluations."""
     names = [name for name in ABLATIONS if name != OURS]
     lines = [f"| problem | evaluations | {' | '.join(names)} |", "| --- | --: |" + " --: |" * len(names)]
     for one in found:
         for point in _ABLATION_POINTS:
-            whole = one.curves[OURS].volume_at(point)
             cells = []
             for name in names:
-                volume = one.curves[name].volume_at(point) if name in one.curves else None
+                curve = one.curves.get(name)
+                volume = None if curve is None else curve.volume_at(point)
+                whole = None if curve is None else one.curves[OURS].volume_at(point, seeds=len(curve.volumes))
                 cells.append("" if volume is None or not whole else f"{volume / whole - 1:+.2%}")
             lines.append(f"| {one.name} | {point} | {' | '.join(cells)} |")
     return lines

@@ -73,6 +73,7 @@ class KneepointSampler(BaseSampler):
         self._space, self._shared = IntersectionSearchSpace(), dict[str, BaseDistribution]()
         self._shared_for = -1
         self._memory: TrialMemory | None = None
+        self._known_space: Mapping[str, BaseDistribution] | None = None
         self.course.forget()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -120,6 +121,9 @@ class KneepointSampler(BaseSampler):
 
     def _memory_of(self, study: Study, space: Mapping[str, BaseDistribution]) -> TrialMemory:
         """What is known of the study, with this space."""
+        if self._memory is not None and space is self._known_space:  # compared once a batch
+            return self._memory
+        self._known_space = space
         if self._memory is None or self._memory.space != space:
             signs = [-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in study.directions]
             self._memory = TrialMemory(space, signs, identity=self.identity)

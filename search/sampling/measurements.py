@@ -22,10 +22,12 @@ class Measurements:
 
     Args:
         parameters: How many a setting has.
-        objectives: How many values a trial has.
+        signs: For every value of a trial 1 where it is minimized, and -1 where it is maximized.
     """
 
-    def __init__(self, parameters: int, objectives: int) -> None:
+    def __init__(self, parameters: int, signs: Floats) -> None:
+        objectives = len(signs)
+        self._signs = signs
         self._numbers = _Table(1, np.int64)
         self._codes = _Table(parameters, np.int64)
         self._values = _Table(objectives, np.float64)
@@ -36,6 +38,7 @@ class Measurements:
         self._losses = _Table(objectives, np.float64)
         self._errors = _Table(objectives, np.float64)
         self._front: Rows = np.zeros(0, np.int64)
+        self._seen = 0
 
     def __len__(self) -> int:
         return len(self._numbers.rows)
@@ -67,6 +70,7 @@ class Measurements:
         if not fixed:
             self._forget()
         self._follow(losses)
+        self._extend_front()
         if self._latest >= before:
             rows = np.flatnonzero(self._numbers.rows[:, 0] < before)
             return self._part(rows, pending) if len(rows) else None
@@ -75,22 +79,27 @@ class Measurements:
     def _forget(self) -> None:
         self._losses.clear()
         self._errors.clear()
-        self._front = self._front[:0]
 
     def _follow(self, losses: Losses) -> None:
-        """Losses, errors and the front of what was measured since the last time."""
+        """Losses and errors of what was measured since the last time."""
         first = len(self._losses.rows)
+        values, noise = self._values.rows[first:], self._value_errors.rows[first:]
+        if len(values):
+            found = losses(values)
+            self._losses.extend(found)
+            self._errors.extend(np.abs(losses(values + noise) - found) if noise.any() else np.zeros_like(found))
+
+    def _extend_front(self) -> None:
+        """By what was measured since the last time. It is one of values: losses keep their order."""
+        first, self._seen = self._seen, len(self)
         if first == len(self):
             return
-        values, noise = self._values.rows[first:], self._value_errors.rows[first:]
-        found = losses(values)
-        self._losses.extend(found)
-        self._errors.extend(np.abs(losses(values + noise) - found) if noise.any() else np.zeros_like(found))
         feasible = self._feasible.rows[:, 0]
         rows = np.concatenate((self._front, np.arange(first, len(self))))
         if feasible[first:].any() or feasible[self._front].any():
             rows = rows[feasible[rows]]
-        self._front = np.asarray(rows[non_dominated(self._losses.rows[rows])], np.int64)
+        signed = self._values.rows[rows] * self._signs
+        self._front = np.asarray(rows[non_dominated(signed)], np.int64)
 
     def _all(self, pending: Codes) -> Evidence:
         feasible = self._feasible.rows[:, 0]

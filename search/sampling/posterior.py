@@ -78,11 +78,13 @@ class _Shared:
         rows: (settings, choices of all parameters) one-hot.
         gram: (settings, settings) the covariance of their sums.
         apart: (settings, settings) the squared distances of their places.
+        kernels: (settings, settings) how alike they are, by reach.
     """
 
     rows: Floats | None = None
     gram: Floats | None = None
     apart: Floats | None = None
+    kernels: dict[float, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,15 +208,15 @@ class Posterior:
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """The expected losses of settings, and one standard deviation of each; both (settings,)."""
-        rows, variance = _one_hot(codes, self.counts), self.prior.spread**2
-        covariance = rows @ self._sums_covariance + _INTERCEPT**2
-        contributions, base = self._expected
-        sizes = self.warp.sizes(rows @ contributions + base)
-        own = rows @ variance + _INTERCEPT**2 + (self.misfit * sizes) ** 2 * (1 + self.rough**2 * self._is_smooth)
+        _, base = self._expected
+        told = _one_hot(codes, self.counts) @ self._by_choice
+        covariance, (sums, variance, believed) = told[:, :-3] + _INTERCEPT**2, told[:, -3:].T
+        sizes = self.warp.sizes(sums + base)
+        own = variance + _INTERCEPT**2 + (self.misfit * sizes) ** 2 * (1 + self.rough**2 * self._is_smooth)
         if self.contributions is not None:
             apart = _squared(self._places(codes), self._places(self.codes))
             covariance += self._alike(apart) * np.outer(sizes, self._sizes)
-        expected = rows @ self.prior.mean + covariance @ self._weights
+        expected = believed + covariance @ self._weights
         known = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
         spread = np.sqrt(np.maximum(own - (known**2).sum(axis=0), (LEAST * sizes) ** 2))
         losses = self.warp.back(expected)
@@ -263,9 +265,13 @@ class Posterior:
         return np.asarray((self._rows * self.prior.spread**2) @ self._rows.T)
 
     @cached_property
-    def _sums_covariance(self) -> Floats:
-        """(choices of all parameters, settings): of each contribution and the measured sums."""
-        return np.asarray((self._rows * self.prior.spread**2).T)
+    def _by_choice(self) -> Floats:
+        """What adds up over a setting's choices: covariances with all measured sums, what is expected, variance, prior.
+
+        Shape (choices of all parameters, settings + 3).
+        """
+        variance = self.prior.spread**2
+        return np.column_stack(((self._rows * variance).T, self._expected[0], variance, self.prior.mean))
 
     @cached_property
     def _rest(self) -> Floats:
@@ -274,7 +280,7 @@ class Posterior:
         rest = np.full((count, count), _INTERCEPT**2)
         rough = self.misfit
         if self.contributions is not None:
-            rest += self._alike(self._apart) * np.outer(self._sizes, self._sizes)
+            rest += self.misfit**2 * self._kernel * np.outer(self._sizes, self._sizes)
             rough *= self.rough
         rest[np.diag_indices(count)] += self.errors**2 + (rough * self._sizes) ** 2 + LEAST**4
         return rest
@@ -305,6 +311,13 @@ class Posterior:
             return self.contributions, self.base
         return self.mean, float(_INTERCEPT**2 * self._weights.sum())
 
+    @cached_property
+    def _kernel(self) -> Floats:
+        """(settings, settings) how alike they are; those that differ in other things than the reach have the same."""
+        if self.reach not in self.shared.kernels:
+            self.shared.kernels[self.reach] = _kernel(self._apart / (2 * (self.reach * self.usual) ** 2))
+        return self.shared.kernels[self.reach]
+
     @property
     def _is_smooth(self) -> bool:
         return self.contributions is not None
@@ -312,7 +325,7 @@ class Posterior:
     def _alike(self, apart: Floats) -> Floats:
         """The covariance of what is missed, in units of the sizes, at these squared distances of places."""
         squared = apart / (2 * (self.reach * self.usual) ** 2)
-        return np.asarray(self.misfit**2 * (np.exp(-squared) + np.exp(-squared / _NEARER**2)) / 2)
+        return np.asarray(self.misfit**2 * _kernel(squared))
 
     @cached_property
     def _apart(self) -> Floats:
@@ -341,6 +354,11 @@ def _one_hot(codes: Codes, counts: Sequence[int]) -> Floats:
 def _starts(counts: Sequence[int]) -> Codes:
     """Where the choices of every parameter begin."""
     return np.asarray(np.concatenate(([0], np.cumsum(counts)))[:-1], np.int64)
+
+
+def _kernel(squared: Floats) -> Floats:
+    """Two squared-exponential kernels, one of which reaches less far."""
+    return np.asarray((np.exp(-squared) + np.exp(-squared / _NEARER**2)) / 2)
 
 
 def _squared(first: Floats, second: Floats) -> Floats:

@@ -27,9 +27,11 @@ class StudyReader:
         """Take in what was begun or finished since the last time, but for ``trial`` itself."""
         trials = study.get_trials(deepcopy=False)
         for entry in [*(trials[number] for number in self._open), *trials[self._count :]]:
-            has_setting = entry.number != trial.number and self._memory.space.keys() <= entry.params.keys()
-            if has_setting and not self._open.get(entry.number):
-                self._memory.begin(entry.number, entry.params)
+            has_setting = self._open.get(entry.number, False)
+            if not has_setting and entry.number != trial.number:
+                has_setting = self._memory.space.keys() <= entry.params.keys()
+                if has_setting:
+                    self._memory.begin(entry.number, entry.params)
             if not entry.state.is_finished():
                 self._open[entry.number] = has_setting
                 continue

@@ -59,7 +59,7 @@ class TrialMemory:
         self._running: dict[int, Codes] = {}
         self._known: dict[Hashable, Hashable] = {}
         self._first_seen: dict[Hashable, int] = {}
-        self._measured = Measurements(len(self.codes.names), len(self._signs))
+        self._measured = Measurements(len(self.codes.names), self._signs)
         self._fixed: Parameters = dict(fixed or {})
         self._told: list[tuple[Codes, Floats]] = []
 
