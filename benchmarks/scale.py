@@ -222,10 +222,11 @@ class _Segments:
         self._begun = self._real = time.perf_counter()
         self._simulated = self._crew.now()
         self._before: Parts = {}
-        self._done = 0
+        self._done = self._latest = 0
 
     def __call__(self, status: Status) -> None:
         """Note a segment that has ended."""
+        self._latest = status.done if status.stage == "searching" else self._latest
         if status.stage != "searching" or status.done < self._done + self._trials // SEGMENTS or not self.parts:
             return
         now, count = time.perf_counter(), status.done - self._done
@@ -248,7 +249,7 @@ class _Segments:
         span = self._crew.now() - self._simulated
         idle = [seconds / span for seconds in self._crew.idle]
         return {
-            "trials_per_second": round(self._done / own, 1),
+            "trials_per_second": round(self._latest / own, 1),
             "idle_mean": round(float(np.mean(idle)), 4),
             "idle_worst": round(max(idle), 4),
             "demand_per_second": round(self._crew.count / MEAN_SECONDS, 1),
