@@ -159,7 +159,8 @@ latency on a Raspberry Pi 4B by its cost model and size; in tables accuracy, mul
 transformer's accuracy and size. *Evaluation-equivalents* are evaluations, and all other seconds (proposing,
 sensitivities, prices) over the median seconds of one evaluation. Figures are medians over seeds. NSGA-II and NSGA-III
 have populations of 50; TPE is multivariate; `pymoo-nsga2` is pymoo's with its operators for integers. Of tables every
-point was measured (`python -m benchmarks.search_tables`), so that the true front is known."""
+point was measured (`python -m benchmarks.search_tables`), so that the true front is known. The axis at the top of a
+panel is the same in wall-clock, without the training of students, which all share."""
 
 
 def _bars(found: Sequence[Verdict]) -> list[tuple[str, bool, str]]:

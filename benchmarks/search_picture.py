@@ -1,4 +1,4 @@
-"""Hypervolume against evaluation-equivalents, a panel for every problem."""
+"""Hypervolume against evaluation-equivalents and wall-clock, a panel for every problem."""
 
 from __future__ import annotations
 
@@ -35,9 +35,19 @@ def draw(problems: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
         _draw_curves(panel, curves)
         panel.set(title=name, xscale="log", xlabel="evaluation-equivalents", ylabel="hypervolume")
         panel.grid(visible=True, alpha=0.3)
+        _draw_seconds(panel, curves)
     drawn = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=8, frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def _draw_seconds(panel: Axes, curves: Mapping[str, Curve]) -> None:
+    """The same axis in seconds: an evaluation-equivalent is the wall time of one evaluation."""
+    each = float(np.median([curve.evaluation_seconds for curve in curves.values()]))
+    there, back = (lambda taken: np.asarray(taken) * each), (lambda seconds: np.asarray(seconds) / each)
+    above = panel.secondary_xaxis("top", functions=(there, back))
+    above.set_xlabel("seconds", fontsize="small")
+    above.tick_params(labelsize="small")
 
 
 def _draw_curves(panel: Axes, curves: Mapping[str, Curve]) -> None:
