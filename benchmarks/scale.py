@@ -1,6 +1,6 @@
 """How a search scales: two workers against one on this machine, and a thousand simulated ones.
 
-    python -m benchmarks.scale              both parts; half an hour
+    python -m benchmarks.scale              both parts; a quarter of an hour
     python -m benchmarks.scale --simulated  the second part alone
     python -m benchmarks.scale --trials 10000 --simulated
 
