@@ -29,6 +29,7 @@ SHARE = 0.9
 EQUALITIES = ("pruned = masked", "same outputs")
 """Steps that compare values: a no here is a wrong result, not a missing ability."""
 _STEPS = [sys.executable, "-m", "benchmarks.conformance_steps"]
+_COUNTS = ("layers", "groups", "blocks")
 Result = dict[str, Any]
 """Of one network: ``family``, ``cells`` by step, and the facts that the steps found."""
 
@@ -86,12 +87,18 @@ def page(results: Mapping[str, Result], steps: Mapping[str, str], versions: Mapp
         f"PyTorch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}.",
     ]
     for family in dict.fromkeys(result["family"] for result in results.values()):
-        lines += ["", f"## {family[0].upper()}{family[1:]}", "", _row(["network", "layers", "groups", *steps])]
-        lines += [_row(["---", "--:", "--:", *[":-:"] * len(steps)])]
+        lines += [
+            "",
+            f"## {family[0].upper()}{family[1:]}",
+            "",
+            _row(["network", *_COUNTS, *steps]),
+        ]
+        lines += [_row(["---", *["--:"] * len(_COUNTS), *[":-:"] * len(steps)])]
         for name, result in results.items():
             if result["family"] == family:
                 marks = [_mark(result["cells"][step], notes) for step in steps]
-                lines.append(_row([name, str(result.get("layers", "")), str(result.get("groups", "")), *marks]))
+                counts = [str(result.get(fact, "")) for fact in _COUNTS]
+                lines.append(_row([name, *counts, *marks]))
     if notes:
         lines += ["", "## Why not", "", *(f"{number}. {reason}" for reason, number in notes.items())]
     return "\n".join([*lines, ""])

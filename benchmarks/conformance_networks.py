@@ -522,6 +522,52 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
+class SpelledAttention(nn.Module):
+    """Products and a softmax, keys and values from one layer, a learned bias for every head and distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(12, 16)
+        self.query, self.memory, self.out = nn.Linear(16, 16, bias=False), nn.Linear(16, 32), nn.Linear(16, 16)
+        self.bias = nn.Parameter(torch.randn(4, 15))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.embed(x)
+        n, t, d = x.shape
+        y = self.norm(x)
+        q = self.query(y).reshape(n, t, 4, d // 4).transpose(1, 2)
+        k, v = self.memory(y).chunk(2, dim=-1)
+        k, v = (z.reshape(n, t, 4, d // 4).transpose(1, 2) for z in (k, v))
+        distance = torch.arange(t)[:, None] - torch.arange(t)[None, :] + t - 1
+        scores = q @ k.transpose(-2, -1) / (d // 4) ** 0.5 + self.bias[:, distance]
+        x = x + self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return self.head(x.mean(1))
+
+
+class EinsumAttention(nn.Module):
+    """Attention in Einstein's notation, queries that share keys, and a gated feed-forward layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm1, self.norm2 = nn.Linear(12, 32), nn.RMSNorm(32), nn.RMSNorm(32)
+        self.query, self.key, self.value = (nn.Linear(32, width, bias=False) for width in (32, 16, 16))
+        self.out = nn.Linear(32, 32, bias=False)
+        self.gate, self.up, self.down = nn.Linear(32, 48), nn.Linear(32, 48), nn.Linear(48, 32)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.embed(x)
+        n, t, _ = x.shape
+        y = self.norm1(x)
+        q = self.query(y).view(n, t, 2, 2, 8)
+        k, v = self.key(y).view(n, t, 2, 8), self.value(y).view(n, t, 2, 8)
+        weights = torch.einsum("btkgd,bskd->bkgts", q, k).div(8**0.5).softmax(-1)
+        x = x + self.out(torch.einsum("bkgts,bskd->btkgd", weights, v).reshape(n, t, 32))
+        y = self.norm2(x)
+        return self.head((x + self.down(F.silu(self.gate(y)) * self.up(y))).mean(1))
+
+
 class Encoder(nn.Module):
     """PyTorch's own transformer encoder on patches of an image."""
 
@@ -654,6 +700,8 @@ USER_WRITTEN: Mapping[str, Architecture] = {
         ("MLP-Mixer", Perceptron, image()),
         ("GRU", Recurrent, lambda: torch.randn(1, 4, 12)),
         ("self-attention", Attention, image()),
+        ("attention spelled out, relative positions", SpelledAttention, lambda: torch.randn(1, 8, 12)),
+        ("attention by einsum, shared keys", EinsumAttention, lambda: torch.randn(1, 8, 12)),
         ("nn.TransformerEncoder", Encoder, image()),
         ("nn.MultiheadAttention", MultiheadAttention, lambda: torch.randn(1, 8, 16)),
         ("frames merged into the batch", Video, lambda: torch.randn(1, 4, 3, 8, 8)),

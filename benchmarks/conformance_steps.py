@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from kneepoint.deployment import parity, to_onnx
 from kneepoint.deployment.runtime import open_session
 from kneepoint.hardware_models import CostModel, Workload, load_device, read_onnx
 from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.masking import masked
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import LayerPolicy, Policy
@@ -44,6 +46,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {**USER_WRITTEN, **TRANSFORMERS}
 YES = "yes"
 _SAMPLES, _BATCHES = 8, 3
 _DEVICE = "x86-server"
+_PRICED = 0.1
+"""How far a policy's price may be off that of its file: some operators are written as several others."""
 
 
 class NothingToDo(Exception):  # noqa: N818 - no error: the step does not apply, and the message says why
@@ -136,6 +140,7 @@ def traced(subject: Subject) -> None:
     args, kwargs = split_inputs(inputs)
     subject.facts["layers"] = len(subject.network.layers)
     subject.facts["groups"] = len(subject.network.groups)
+    subject.facts["blocks"] = len(subject.network.blocks)
     with torch.inference_mode():
         _require_equal(subject.network.graph_module(*args, **kwargs), subject.task.call(subject.module, inputs))
 
@@ -148,7 +153,7 @@ def grouped(subject: Subject) -> None:
 
 
 def pruned(subject: Subject) -> None:
-    """With every other channel of every group gone, the cut network computes what the masked one does."""
+    """With every other channel and head gone, the cut network computes what the masked one does."""
     grouped(subject)
     network = subject.network
     kept = {group: torch.arange(size)[1::2] for group, size in network.groups.items()}
@@ -156,6 +161,25 @@ def pruned(subject: Subject) -> None:
     args, kwargs = split_inputs(subject.batches[1][0])
     with torch.inference_mode():
         _require_equal(cut(network, kept)(*args, **kwargs), full(*args, **kwargs))
+        for name in network.blocks:
+            _require_equal(
+                network.without([name]).graph_module(*args, **kwargs), _silenced(network, name)(*args, **kwargs)
+            )
+
+
+def _silenced(network: Network, name: str) -> torch.fx.GraphModule:
+    """The whole network, in which a residual block adds nothing."""
+    block = network.blocks[name]
+
+    def edit(graph: torch.fx.Graph) -> None:
+        nodes = {node.name: node for node in graph.nodes}
+        addition = nodes[block.addition]
+        (branch,) = (side for side in addition.all_input_nodes if side.name in block.nodes)
+        with graph.inserting_before(addition):
+            nothing = graph.call_function(torch.ops.aten.mul.Tensor, (branch, 0.0))
+        addition.replace_input_with(branch, nothing)
+
+    return copy_graph_module(network.graph_module, edit)
 
 
 def in_8_bits(subject: Subject) -> None:
@@ -192,12 +216,16 @@ def agreed(subject: Subject) -> None:
 
 
 def priced(subject: Subject) -> None:
-    """Both files are read back and cost something on a device."""
-    model = CostModel(load_device(_DEVICE))
-    for file in subject.files:
-        cost = model.cost(Workload.of(read_onnx(onnx.load_from_string(file))))
-        if not cost.latency_ms > 0:
-            raise ValueError("the exported network costs nothing")
+    """Both files are read back and cost on a device what their policies were priced at, within a tenth."""
+    device = load_device(_DEVICE)
+    model = CostModel(device)
+    prices: list[float] = subject.facts.setdefault("prices", [])
+    for file, made in zip(subject.files, (subject.eight, subject.four), strict=True):
+        read = model.cost(Workload.of(read_onnx(onnx.load_from_string(file)), device.fusion)).latency_ms
+        predicted = model.cost(Workload.of(lower(made.network, made.policy), device.fusion)).latency_ms
+        prices.append(float(f"{predicted / read - 1:.1e}"))
+        if not 0 < read < math.inf or not math.isclose(read, predicted, rel_tol=_PRICED):
+            raise ValueError(f"the file costs {read:.6g} ms, its policy {predicted:.6g} ms")
 
 
 STEPS: Mapping[str, Callable[[Subject], None]] = {

@@ -18,7 +18,9 @@ def _build(name: str, task: str = "ImageClassification", **options: Any) -> Call
         import transformers  # takes seconds
 
         configuration = getattr(transformers, f"{name}Config")(num_labels=10, **options)
-        module: nn.Module = getattr(transformers, f"{name}For{task}")(configuration)
+        module: nn.Module = getattr(transformers, f"{name}{task if task == 'LMHeadModel' else 'For' + task}")(
+            configuration
+        )
         return module
 
     return build
@@ -68,11 +70,81 @@ _CONVOLUTIONAL: Mapping[str, Architecture] = {
         ),
     )
 }
-_ATTENTIVE: Mapping[str, Architecture] = {
-    name: Architecture("Transformers, with attention", build, example)
-    for name, build, example in (
-        ("ViT", _build("ViT", image_size=16, patch_size=4, **_ATTENTION), image(3, 16)),
-        ("BERT", _build("Bert", "SequenceClassification", vocab_size=50, **_ATTENTION), _sentence),
+_VISION: Mapping[str, Architecture] = {
+    name: Architecture("Transformers, with attention", build, image(3, size))
+    for name, size, build in (
+        ("ViT", 16, _build("ViT", image_size=16, patch_size=4, **_ATTENTION)),
+        ("DeiT", 16, _build("DeiT", image_size=16, patch_size=4, **_ATTENTION)),
+        (
+            "Swin",
+            32,
+            _build("Swin", image_size=32, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4),
+        ),
+        (
+            "SegFormer",
+            32,
+            _build(
+                "Segformer",
+                "SemanticSegmentation",
+                num_encoder_blocks=2,
+                depths=[2, 2],
+                sr_ratios=[2, 1],
+                hidden_sizes=[16, 32],
+                patch_sizes=[7, 3],
+                strides=[4, 2],
+                num_attention_heads=[2, 4],
+                mlp_ratios=[2, 2],
+                decoder_hidden_size=16,
+            ),
+        ),
     )
 }
-TRANSFORMERS: Mapping[str, Architecture] = {**_CONVOLUTIONAL, **_ATTENTIVE}
+_TEXT: Mapping[str, Architecture] = {
+    name: Architecture("Transformers, with attention", build, _sentence)
+    for name, build in (
+        ("BERT", _build("Bert", "SequenceClassification", vocab_size=50, **_ATTENTION)),
+        (
+            "DistilBERT",
+            _build("DistilBert", "SequenceClassification", vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32),
+        ),
+        (
+            "MobileBERT",
+            _build(
+                "MobileBert",
+                "SequenceClassification",
+                vocab_size=50,
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                embedding_size=16,
+                intra_bottleneck_size=16,
+                num_feedforward_networks=2,
+                true_hidden_size=16,
+            ),
+        ),
+        ("ALBERT", _build("Albert", "SequenceClassification", vocab_size=50, embedding_size=16, **_ATTENTION)),
+        (
+            "GPT-2",
+            _build(
+                "GPT2", "LMHeadModel", vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32, use_cache=False
+            ),
+        ),
+        (
+            "Llama, grouped-query attention, tied embeddings",
+            _build(
+                "Llama",
+                "CausalLM",
+                vocab_size=50,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                tie_word_embeddings=True,
+                use_cache=False,
+            ),
+        ),
+    )
+}
+TRANSFORMERS: Mapping[str, Architecture] = {**_CONVOLUTIONAL, **_VISION, **_TEXT}

@@ -33,7 +33,7 @@ from kneepoint.deployment.attention import spell_out_attention
 from kneepoint.deployment.input_independence import compute_once
 from kneepoint.deployment.views import idle_views, keep_sizes, merge_views
 from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, stored_behind
-from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, varies
+from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length, varies
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.quant_plan import ActivationQuant, QuantPlan
 from kneepoint.spaces.surgery import cut
@@ -95,6 +95,7 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared:
     """
     network = compressed.network
     biases: dict[str, str] = {}
+    widths = _widths(compressed)
     resized = _resized(network) if shared and not compressed.kept else {}
     any_width = shared and not compressed.kept and all(map(_can_stay_open, resized.values()))
 
@@ -114,12 +115,12 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared:
         spell_out_attention(graph, compressed.state)
         for node in idle:
             node.replace_all_uses_with(source_of(node))
-        merge_views(graph, lambda node: not (any_width and _follows_width(node, network)))
+        merge_views(graph, lambda node: _sizes(node, network, None if any_width else widths))
         if shared:
             _mark_parameters(graph, compressed.state)
 
     module = copy_graph_module(compressed.graph, edit, compressed.state)
-    return Template(_exported(module.eval(), example_input), network, _widths(compressed), biases, any_width)
+    return Template(_exported(module.eval(), example_input), network, widths, biases, any_width)
 
 
 def _resized(network: Network) -> dict[str, fx.Node]:
@@ -135,6 +136,17 @@ def _resized(network: Network) -> dict[str, fx.Node]:
 
 def _follows_width(node: fx.Node, network: Network) -> bool:
     return varies(network.flow.values.get(node.name, (0, ()))[1])
+
+
+def _sizes(node: fx.Node, network: Network, widths: Mapping[str, int] | None) -> list[int] | None:
+    """The sizes of a value in the network of these widths, -1 for those of the batch; None if any width may come."""
+    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+    axis, layout = network.flow.values.get(node.name, (0, ()))
+    if varies(layout):
+        if widths is None:
+            return None
+        sizes[axis] = length(layout, widths)
+    return sizes
 
 
 def _constants(node: fx.Node) -> str:

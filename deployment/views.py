@@ -33,20 +33,20 @@ def keep_sizes(graph: fx.Graph) -> None:
             set_argument(node, 1, [-1 if old[i] == after[i] else size for i, size in enumerate(sizes)])
 
 
-def merge_views(graph: fx.Graph, may_merge: Callable[[fx.Node], bool]) -> None:
+def merge_views(graph: fx.Graph, sizes_of: Callable[[fx.Node], list[int] | None]) -> None:
     """Let reshapes of reshapes read what those read, in place.
 
     Args:
         graph: Whose reshapes, as far as they are operators of torch, have their values.
-        may_merge: Whether the sizes of a node's value may be written down.
+        sizes_of: The sizes of a node's value, -1 where they follow the batch; None where they may not be written down.
     """
     for node in graph.nodes:
-        if not _is_view(node) or not may_merge(node):
+        sizes = sizes_of(node) if _is_view(node) else None
+        if sizes is None:
             continue
         source = first = source_of(node)
         while _is_view(source) or is_identity(source):
             source = source_of(source)
-        sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
         if source is not first and sizes.count(-1) <= 1:
             node.target, node.args, node.kwargs = torch.ops.aten.reshape.default, (source, sizes), {}
 

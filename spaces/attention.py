@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, MutableMapping
+from collections.abc import Collection, Generator, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 
+import torch
+from torch import fx
+
 from kneepoint.hardware_models.operators import Operator, Tensor
+from kneepoint.spaces.axis_shapes import is_identity
 from kneepoint.spaces.constant_folding import constant_value
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.tracing import operator_name, source_of
 
-ATTENTION = "scaled_dot_product_attention"
 _SCALE = "scale"
+_AND = ("__and__", "bitwise_and", "logical_and")
 _MASK, _CAUSAL, _GROUPED = 3, 5, 7
 """Positions of arguments of torch.nn.functional.scaled_dot_product_attention."""
 
@@ -41,12 +45,12 @@ def attention_operators(
     turned_key = yield from parts.operator("turned key", "transpose", (key,), turned, axes=swapped)
     shape, macs = (*batch, rows, columns), tensors[query].elements * columns
     scores = yield from parts.operator("scores", "matmul", (scaled, turned_key), shape, macs=macs)
-    mask = _mask(network, operation, folded)
+    mask = _mask(network, operation, tensors, folded)
     masked = scores
     if mask.summand is not None:
         masked = yield from parts.operator("masked", "add", (scores,), shape, operand=mask.summand)
     elif mask.name and mask.chooses:
-        chosen = yield from parts.operator("mask", "select", (mask.name,), tensors[mask.name].shape, "Where")
+        chosen = yield from parts.shared(mask.name, "chosen", "select", tensors[mask.name].shape, "Where")
         masked = yield from parts.operator("masked", "add", (scores, chosen), shape)
     elif mask.name:
         masked = yield from parts.operator("masked", "add", (scores, mask.name), shape)
@@ -71,10 +75,8 @@ class _Mask:
     blind: bool = False
 
 
-def _mask(network: Network, operation: Operation, folded: Collection[str]) -> _Mask:
-    node = network.argument(operation, _MASK, "attn_mask", None)
-    while node is not None and operator_name(node) == "expand":  # broadcasting does the same
-        node = source_of(node)
+def _mask(network: Network, operation: Operation, tensors: Mapping[str, Tensor], folded: Collection[str]) -> _Mask:
+    node = _essential(network, network.argument(operation, _MASK, "attn_mask", None), folded)
     if network.argument(operation, _CAUSAL, "is_causal", False):
         sizes = (operation.shape[-2], network.operation_of[operation.inputs[1]].shape[-2])
         return _Mask(summand=sizes)
@@ -86,7 +88,31 @@ def _mask(network: Network, operation: Operation, folded: Collection[str]) -> _M
     value = constant_value(network, node)
     if bool(value.all()) if chooses else not bool(value.any()):
         return _Mask()
-    return _Mask("", tuple(value.shape), chooses, chooses and not bool(value.any(-1).all()))
+    shape = tensors[node.name].shape if node.name in tensors else tuple(value.shape)  # of the heads that are left
+    return _Mask("", shape, chooses, chooses and not bool(value.any(-1).all()))
+
+
+def _essential(network: Network, node: fx.Node | None, folded: Collection[str]) -> fx.Node | None:
+    """A mask without repetition, which broadcasting does as well, and without "and true"."""
+    while node is not None:
+        name = operator_name(node)
+        if name == "expand" or is_identity(node):
+            node = source_of(node)
+        elif name in _AND and (other := _beside_truth(network, node, folded)) is not None:
+            node = other
+        else:
+            break
+    return node
+
+
+def _beside_truth(network: Network, node: fx.Node, folded: Collection[str]) -> fx.Node | None:
+    sides = node.all_input_nodes
+    if len(sides) != len(node.args) or node.meta["val"].dtype != torch.bool:
+        return None
+    for constant, other in zip(sides, sides[::-1], strict=True):
+        if constant.name in folded and bool(constant_value(network, constant).all()):
+            return other
+    return None
 
 
 def _heads(tensor: Tensor) -> int:
@@ -123,6 +149,16 @@ class _Parts:
         yield Operator(name, kind, inputs, name, macs, function=function, axes=axes, operand=operand)
         return name
 
+    def shared(
+        self, source: str, part: str, kind: str, shape: tuple[int, ...], function: str, axes: tuple[int, ...] = ()
+    ) -> Generator[Operator, None, str]:
+        """An operator on a mask, which every attention with this mask reads: yielded for the first of them."""
+        name = f"{source}: {part}"
+        if name not in self.tensors:
+            self.tensors[name] = Tensor(name, shape)
+            yield Operator(name, kind, (source,), name, function=function, axes=axes)
+        return name
+
     def grouped(self, query: str, key: str, value: str) -> Generator[Operator, None, tuple[str, str, str]]:
         """Heads of the query that share a key become an axis of their own."""
         (*batch, heads, rows, depth), shared = self.tensors[query].shape, _heads(self.tensors[key])
@@ -145,10 +181,9 @@ class _Parts:
         seen = yield from self.operator("values", "matmul", (weights, value), shape, macs=macs)
         if mask.blind and mask.name:
             sizes = self.tensors[mask.name].shape
-            number = yield from self.operator("mask as numbers", "select", (mask.name,), sizes, "Cast")
-            last = (len(sizes) - 1,)
-            any_seen = (*sizes[:-1], 1)
-            rows = yield from self.operator("rows that see", "reduce", (number,), any_seen, "ReduceMax", axes=last)
+            number = yield from self.shared(mask.name, "as numbers", "select", sizes, "Cast")
+            last, seen_at_all = (len(sizes) - 1,), (*sizes[:-1], 1)
+            rows = yield from self.shared(number, "rows that see", "reduce", seen_at_all, "ReduceMax", axes=last)
             inputs: tuple[str, ...] = (seen, rows)
             operand = None
         else:

@@ -58,6 +58,27 @@ def elementwise(flow: FlowState, node: fx.Node) -> str:
     return ""
 
 
+def bind_expression(flow: FlowState, node: fx.Node, axis: int, runs: Runs) -> bool:
+    """Tie an axis of what is computed from stored tensors, one element at a time, to ``runs``; False if it is not."""
+    if node in flow.values:
+        flow.sets.unite(runs, flow.values[node][1], f"it meets a tensor whose channels are fixed ({node.name})")
+        return flow.values[node][0] == axis
+    if stored_behind(node) is not None:
+        return _bind_stored(flow, node, axis, runs)
+    if operator_name(node) in RESHAPES or operator_name(node) in PERMUTATIONS:
+        before = axis_before(node, axis)
+        bound = before is not None and bind_expression(flow, source_of(node), before, runs)
+    else:
+        sources = [(side, axis - len(shape_of(node)) + len(shape_of(side))) for side in node.all_input_nodes]
+        wide = [(side, place) for side, place in sources if place >= 0 and shape_of(side)[place] > 1]
+        known = operator_name(node) in (*_ELEMENTWISE, "expand")
+        bound = known and bool(wide) and all(bind_expression(flow, side, place, runs) for side, place in wide)
+    if bound:
+        flow.values[node] = (axis, runs)
+        flow.explained.add(node)
+    return bound
+
+
 def _bind_stored(flow: FlowState, side: fx.Node, axis: int, runs: Runs) -> bool:
     """Tie an axis of a stored tensor that comes in another shape (``gamma.view(1, -1, 1, 1)``); False if it is not."""
     shapes: dict[fx.Node, tuple[int, Runs]] = {}
@@ -335,13 +356,15 @@ def _told_apart(flow: FlowState, node: fx.Node, runs: Runs, change: Reshape) -> 
 
     Along an axis with ``outer`` elements before it and ``inner`` behind it, channels vary in blocks of ``inner``, and
     the same ones in each of the ``outer`` parts. An axis where this ties nothing together that was free is the one;
-    else the longest.
+    else the one that attention has its heads along, or the longest.
     """
     why = f"it is reshaped across its channels ({node.name})"
     places = range(len(change.sizes))
     sides = [(math.prod(change.sizes[:place]), math.prod(change.sizes[place + 1 :])) for place in places]
     free = [place for place in places if _ties_nothing(flow, runs, *sides[place])]
-    place = free[0] if free else max(places, key=lambda place: change.sizes[place])
+    heads = flow.heads.get(node)
+    longest = max(places, key=lambda place: change.sizes[place])
+    place = free[0] if free else change.targets.index(heads) if heads in change.targets else longest
     outer, inner = sides[place]
     part = _one_of_equal(flow, runs, outer, change.sizes[place] * inner, why)
     return change.targets[place], flow.sets.scale(part, inner, 1, why)

@@ -38,7 +38,7 @@ class Reshape:
 def reshape_of(node: fx.Node, axis: int) -> Reshape | None:
     """What a view, flatten, squeeze, ... does to an axis of its input; None where it is merged with the batch."""
     before, after = shape_of(source_of(node), UNUSUAL_BATCH), shape_of(node, UNUSUAL_BATCH)
-    for old, new in _stretches(before, after):
+    for old, new in stretches(before, after):
         if axis not in old:
             continue
         place = old.index(axis)
@@ -50,8 +50,8 @@ def reshape_of(node: fx.Node, axis: int) -> Reshape | None:
     return None
 
 
-def _stretches(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The shortest runs of axes, without those of one element, that hold the same elements before and after."""
+def stretches(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The shortest runs of axes, those of one element left out, that hold the same elements before and after."""
     old = [index for index, size in enumerate(before) if size != 1]
     new = [index for index, size in enumerate(after) if size != 1]
     found, left, right = [], 0, 0
@@ -92,7 +92,7 @@ def axis_before(node: fx.Node, axis: int) -> int | None:
     if operator_name(node) in PERMUTATIONS:
         return permutation_of(node)[axis]
     before, after = shape_of(source_of(node), UNUSUAL_BATCH), shape_of(node, UNUSUAL_BATCH)
-    return next((old[0] for old, new in _stretches(before, after) if new == (axis,) and len(old) == 1), None)
+    return next((old[0] for old, new in stretches(before, after) if new == (axis,) and len(old) == 1), None)
 
 
 def squeezed_axes(node: fx.Node) -> set[int]:

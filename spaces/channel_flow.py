@@ -15,16 +15,18 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from kneepoint.spaces.attention_rules import ATTENTION_RULES
 from kneepoint.spaces.axis_rules import AXIS_RULES, keep_axis
 from kneepoint.spaces.axis_shapes import is_identity, stored_behind
 from kneepoint.spaces.channel_sets import Runs
 from kneepoint.spaces.flow_state import FlowState, module_path
 from kneepoint.spaces.flow_state import layer_name as layer_name  # part of how a flow is read
+from kneepoint.spaces.head_axes import head_axes
 from kneepoint.spaces.layer_rules import LAYER_RULES
 from kneepoint.spaces.tracing import is_number, is_tensor, operator_name, shape_of
 from kneepoint.tasks.errors import SpaceError
 
-_RULES = {**AXIS_RULES, **LAYER_RULES}
+_RULES = {**AXIS_RULES, **LAYER_RULES, **ATTENTION_RULES}
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ def channel_flow(graph_module: fx.GraphModule) -> ChannelFlow:
     Args:
         graph_module: The result of :func:`kneepoint.spaces.tracing.trace`.
     """
-    flow = FlowState()
+    flow = FlowState(heads=head_axes(graph_module.graph))
     for node in graph_module.graph.nodes:
         _visit(flow, node)
+    flow.pin_unbound()
     return _result(flow, graph_module)
 
 
@@ -99,7 +102,7 @@ def _visit(flow: FlowState, node: fx.Node) -> None:
             flow.sets.freeze(flow.values[source][1], why)
         stored = stored_behind(source)
         if stored is not None and str(stored.target) not in flow.bound:
-            flow.pin(str(stored.target), why or f"{stored.target} is read by operator {name}")
+            flow.unbound.append((str(stored.target), node, why or f"{stored.target} is read by operator {name}"))
 
 
 def _follow(flow: FlowState, node: fx.Node, name: str) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 
+from torch import fx
+
 from kneepoint.hardware_models.operators import ONNX_KINDS, Operator, Tensor
+from kneepoint.spaces.axis_shapes import is_identity
+from kneepoint.spaces.constant_folding import constant_value
 from kneepoint.spaces.network import Network, Operation
-from kneepoint.spaces.tracing import operator_name, source_of
+from kneepoint.spaces.tracing import argument_of, is_number, operator_name, shape_of, source_of
 
 _NEUTRAL: Mapping[str, float] = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 
@@ -58,11 +62,84 @@ def _combined(network: Network, operation: Operation, operator: Operator, _: Mut
     yield operator
 
 
-def _before(operator: Operator, tensors: MutableMapping[str, Tensor], part: str, function: str) -> Operator:
+def _root_below(_: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]) -> _Rows:
+    """ONNX has no reciprocal of a root."""
+    yield replace(_before(operator, tensors, "root"), kind="activation", function="sqrt")
+    yield replace(operator, kind="activation", function="reciprocal", inputs=(f"{operation.name}: root",))
+
+
+def _root_mean_square(
+    network: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]
+) -> _Rows:
+    """RMSNorm in parts: x / sqrt(mean(x^2) + epsilon) times its gain (Zhang & Sennrich, NeurIPS 2019, equation 4)."""
+    rank = len(tensors[operator.output].shape)
+    normalized = len(network.argument(operation, 1, "normalized_shape", ()))
+    axes, shape = tuple(range(rank - normalized, rank)), tensors[operator.output].shape
+    narrow = (*shape[: rank - normalized], *[1] * normalized)
+    yield (square := replace(_before(operator, tensors, "square"), kind="activation", function="pow"))
+    steps = (("mean", "reduce", "ReduceMean"), ("sum", "add", ""), ("root", "activation", "sqrt"))
+    last = square.output
+    for part, kind, function in (*steps, ("inverse", "activation", "reciprocal")):
+        made = replace(_before(operator, tensors, part), kind=kind, function=function, inputs=(last,), operand=None)
+        tensors[made.output], last = Tensor(made.output, narrow), made.output
+        yield replace(made, axes=axes if kind == "reduce" else (), operand=() if kind == "add" else None)
+    gain = network.constants_of(operation)
+    scaled = operator if not gain else _before(operator, tensors, "scaled")
+    yield replace(scaled, kind="mul", function="", axes=(), inputs=(*operator.inputs, last), operand=None)
+    if gain:
+        stored = tuple(shape[axis] for axis in axes)
+        yield replace(operator, kind="mul", function="", axes=(), inputs=(scaled.output,), operand=stored)
+
+
+def _piece(network: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]) -> _Rows:
+    """What is unbound is sliced, and the axis of one element that is left goes."""
+    listed = source_of(network.node(operation))
+    if operator_name(listed) != "unbind":
+        yield operator
+        return
+    axis = argument_of(listed, 1, "dim", 0) % len(shape_of(source_of(listed)))
+    slice_ = _before(operator, tensors, "slice", "Slice")
+    shape = tensors[operator.output].shape
+    tensors[slice_.output] = Tensor(slice_.output, (*shape[:axis], 1, *shape[axis:]))
+    yield replace(slice_, axes=(axis,))
+    yield replace(operator, kind="view", function="squeeze", inputs=(slice_.output,), axes=(axis,))
+
+
+def _rows(network: Network, operation: Operation, operator: Operator, _: MutableMapping[str, Tensor]) -> _Rows:
+    """Every sample's row from its start to its end is the row itself, with other axes around it."""
+    node = network.node(operation)
+    if is_every_row(network, node):
+        operator = replace(operator, kind="view", function="", inputs=operator.inputs[:1])
+    yield operator
+
+
+def is_every_row(network: Network, node: fx.Node) -> bool:
+    """Whether ``x[arange(samples)[:, None], arange(length)]`` reads all of ``x``, of shape (samples, length)."""
+    source, listed = source_of(node), node.args[1]
+    if not isinstance(listed, list | tuple) or len(listed) != 2 or len(shape_of(source)) != 2:
+        return False
+    numbers, columns = listed
+    while isinstance(numbers, fx.Node) and (operator_name(numbers) == "unsqueeze" or is_identity(numbers)):
+        numbers = source_of(numbers)
+    if not isinstance(numbers, fx.Node) or not isinstance(columns, fx.Node) or operator_name(numbers) != "arange":
+        return False
+    counted = numbers.args[0]
+    if not isinstance(counted, fx.Node) or not is_number(counted) or not _depends_on_nothing(columns):
+        return False
+    order = constant_value(network, columns).flatten()
+    return order.tolist() == list(range(shape_of(source)[1]))
+
+
+def _depends_on_nothing(node: fx.Node) -> bool:
+    """Whether a node is the same for all inputs and all batches."""
+    return node.op == "call_function" and all(map(_depends_on_nothing, node.all_input_nodes))
+
+
+def _before(operator: Operator, tensors: MutableMapping[str, Tensor], part: str, function: str = "") -> Operator:
     """An operator of the same shape, which reads what ``operator`` read."""
     output = f"{operator.output}: {part}"
     tensors[output] = Tensor(output, tensors[operator.output].shape)
-    kind = ONNX_KINDS[function]
+    kind = ONNX_KINDS[function] if function else operator.kind
     return replace(operator, name=f"{operator.name}: {part}", kind=kind, output=output, function=function)
 
 
@@ -70,6 +147,10 @@ _Rows = Iterator[Operator]
 _Rule = Callable[[Network, Operation, Operator, MutableMapping[str, Tensor]], _Rows]
 _RULES: Mapping[str, _Rule] = {
     "ne": _unequal,
+    "rsqrt": _root_below,
+    "rms_norm": _root_mean_square,
+    "getitem": _piece,
+    "index": _rows,
     "cumsum": _running_sum,
     "type_as": _converted,
     **dict.fromkeys(_NEUTRAL, _combined),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -38,6 +38,9 @@ class FlowState:
         pieces: The same for every tensor of a list, of operators that return one.
         layers: Output channels of every layer.
         bound: Parameters that the rule of the node being visited has dealt with.
+        unbound: Parameters that a rule has not dealt with, the node that reads them, and why they must stay then.
+        explained: Nodes that compute with stored tensors alone, and were dealt with where their result is read.
+        heads: For reshapes that tell attention's heads apart, the axis that counts them.
     """
 
     sets: ChannelSets = field(default_factory=ChannelSets)
@@ -46,8 +49,9 @@ class FlowState:
     pieces: dict[fx.Node, list[tuple[int, Runs]]] = field(default_factory=dict)
     layers: dict[str, Runs] = field(default_factory=dict)
     bound: set[str] = field(default_factory=set)
-    _pinned: dict[str, str] = field(default_factory=dict)
-    """Parameters that must keep their shape, and why."""
+    unbound: list[tuple[str, fx.Node, str]] = field(default_factory=list)
+    explained: set[fx.Node] = field(default_factory=set)
+    heads: Mapping[fx.Node, int] = field(default_factory=dict)
 
     def bind(self, argument: object, axis: int, runs: Runs) -> None:
         """Tie an axis of a parameter to ``runs``; nothing where the optional argument is not given."""
@@ -58,18 +62,16 @@ class FlowState:
             return
         name = str(argument.target)
         self.bound.add(name)
-        if name in self._pinned:
-            self.sets.freeze(runs, self._pinned[name])
         if (name, axis) in self.axes:
             self.sets.unite(self.axes[name, axis], runs, f"{name} is shared by layers that are cut differently")
         self.axes[name, axis] = runs
 
-    def pin(self, name: str, why: str) -> None:
-        """Fix every axis of a parameter, whoever else reads it."""
-        self._pinned.setdefault(name, why)
+    def pin_unbound(self) -> None:
+        """Fix every axis of parameters that somebody reads in a way that no rule knows, whoever else reads them."""
+        pinned = {name: why for name, node, why in reversed(self.unbound) if node not in self.explained}
         for (parameter, _), runs in self.axes.items():
-            if parameter == name:
-                self.sets.freeze(runs, why)
+            if parameter in pinned:
+                self.sets.freeze(runs, pinned[parameter])
 
     def layer_output(self, node: fx.Node, weight: fx.Node, axis: int) -> Runs:
         """The channels that a layer makes; those it made before where it is called again."""

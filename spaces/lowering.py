@@ -17,9 +17,10 @@ from kneepoint.hardware_models.operators import (
     Weight,
     WeightFormat,
 )
-from kneepoint.spaces.attention import ATTENTION, attention_operators
+from kneepoint.spaces.attention import attention_operators
 from kneepoint.spaces.constant_folding import folded_operations
 from kneepoint.spaces.exported_forms import exported_forms
+from kneepoint.spaces.head_axes import ATTENTION
 from kneepoint.spaces.moves import tidied
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length
 from kneepoint.spaces.operator_attributes import Attributes, operator_attributes
@@ -242,7 +243,7 @@ def _other_parameters(network: Network, channels: Channels, folded: Collection[s
             continue
         for name in operation.inputs:
             if name in folded and name in network.floats and not network.operation_of[name].weight:
-                sizes[name] = math.prod(network.operation_of[name].shape)
+                sizes[name] = math.prod(_shape(network.operation_of[name], channels, 1))
         for name in _constants(network, operation):
             sizes[name] = math.prod(_parameter_shape(network, name, channels))
     return sum(sizes.values())

@@ -52,5 +52,10 @@ def _merged(operator: Operator, first: Operator | None, tensors: Mapping[str, Te
 
 
 def _read_ones(operators: Sequence[Operator], outputs: Sequence[str]) -> tuple[Operator, ...]:
-    read = {name for operator in operators for name in operator.inputs} | set(outputs)
-    return tuple(entry for entry in operators if entry.kind not in _REMOVABLE or entry.output in read)
+    """Those whose results lead to an output of the network."""
+    read, kept = set(outputs), []
+    for operator in reversed(operators):
+        if operator.output in read:
+            kept.append(operator)
+            read.update(operator.inputs)
+    return tuple(reversed(kept))

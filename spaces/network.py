@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from kneepoint.spaces.axis_shapes import is_identity
 from kneepoint.spaces.blocks import Block, find_blocks, leave_out
 from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, layer_name
+from kneepoint.spaces.normal_forms import normalize_
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.spaces.tracing import (
     Inputs,
@@ -58,6 +59,7 @@ _ONNX_NAMES = {
     "bitwise_not": "Not", "logical_and": "And", "logical_or": "Or", "maximum": "Max", "minimum": "Min", "to": "Cast",
     "tril": "Trilu", "triu": "Trilu", "bitwise_and": "And", "__and__": "And", "bitwise_or": "Or", "__or__": "Or",
     "index": "Gather", "ne": "Not", "type_as": "Cast", "cumsum": "CumSum", "gather": "GatherElements",
+    "einsum": "Einsum",
 }  # fmt: skip
 """Operators without a kind that ONNX writes as one node: both readers of the operator table call them the same."""
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
@@ -144,6 +146,7 @@ class Network:
         inputs: Names and shapes (one sample) of the network's inputs.
         outputs: Names of the operations the network returns.
         channel_multiple: What kept widths are rounded to a multiple of, where they are wide enough.
+        turned: Names of matrices that the graph has as (out, in) and the module as (in, out), sharing memory.
 
     Raises:
         SpaceError: If the module cannot be traced or has no layer, if its weights are not float32, if it returns what
@@ -158,6 +161,8 @@ class Network:
         self._reduced: dict[frozenset[str], Network] = {}
         graph_module = trace(module, example_input)
         _check_weights(graph_module)
+        self.turned = normalize_(graph_module)
+        graph_module.recompile()
         self._read(graph_module, channel_flow(graph_module))
         self._check_outputs()
 
@@ -283,6 +288,7 @@ class Network:
         reduced.channel_multiple = self.channel_multiple
         reduced._whole = self
         reduced._reduced = {}
+        reduced.turned = self.turned
         graph_module = copy_graph_module(
             self.graph_module, lambda graph: leave_out(graph, [self.blocks[name] for name in blocks])
         )

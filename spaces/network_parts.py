@@ -8,8 +8,8 @@ from functools import cached_property
 
 from kneepoint.hardware_models.kernels import Kernel
 from kneepoint.hardware_models.operators import OperatorTable
-from kneepoint.spaces.attention import ATTENTION
 from kneepoint.spaces.channel_flow import Layout
+from kneepoint.spaces.head_axes import ATTENTION
 from kneepoint.spaces.network import VARIABLE_KINDS, Network, Operation
 
 _HEADS = VARIABLE_KINDS | {"matmul"}

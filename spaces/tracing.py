@@ -185,6 +185,12 @@ def attribute_of(module: Any, name: str) -> Any:
     return module
 
 
+def set_attribute(module: Any, name: str, value: Any) -> None:
+    """Replace what a ``get_attr`` node of a module reads, by its dotted name."""
+    path, _, last = name.rpartition(".")
+    setattr(attribute_of(module, path) if path else module, last, value)
+
+
 def _at_least_two(inputs: Any) -> Any:
     """torch.export takes sizes 0 and 1 for constants, so an example of one sample is repeated."""
     return _TREE_MAP(lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() and len(x) == 1 else x, inputs)

@@ -25,7 +25,11 @@ def edit(graph: fx.Graph, may_merge: bool = True) -> None:
     keep_sizes(graph)
     for node in idle:
         node.replace_all_uses_with(source_of(node))
-    merge_views(graph, lambda node: may_merge)
+    merge_views(graph, lambda node: sizes(node) if may_merge else None)
+
+
+def sizes(node: fx.Node) -> list[int]:
+    return [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
 
 
 @pytest.mark.parametrize(

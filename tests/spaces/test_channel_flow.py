@@ -28,7 +28,7 @@ GROUPS = {
     "unet": {"down1": 4, "down2": 8, "up": 5, "merge": 6},
     "flattened": {"conv": 4, "a": 6},
     "sequence": {"lift": 6},
-    "text": {"up": 16},
+    "text": {"q": 2, "up": 16},
     "functional": {"weight": 6, "matrix": 5},
     "blocks": {"stem": 2, "free": 9, "to_norm": 2, "to_split": 3, "tail": 5, "transposed": 4},
     "tokens": {"a": 8, "b": 6, "c": 6, "mix": 9},
@@ -94,7 +94,6 @@ def test_every_layer_is_free_or_has_a_reason(name: str, network_of: NetworkOf) -
         ("flattened", "mixed", "works across it"),
         ("sequence", "first", "it depends on fixed channels"),
         ("sequence", "again", "it meets|it depends on fixed"),
-        ("text", "q", "operator scaled_dot_product_attention is not known to keep channels apart"),
         ("text", "down", "fixed"),
         ("blocks", "shared", "operator layer_norm takes one mean over all of it"),
         ("tokens", "pooled", "operator max_pool1d works across it"),
@@ -187,6 +186,7 @@ def test_a_rule_that_fails_names_the_operator_and_where_it_is_called(monkeypatch
 def test_transformer_layers_are_traced(first: bool) -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=first, norm_first=first)
     network = Network(nn.Sequential(layer, nn.Linear(16, 2)).eval(), torch.randn(2, 5, 16))
-    assert network.groups == {"0.linear1": 24}
+    assert network.groups == {"0.self_attn.in_proj_weight": 2, "0.linear1": 24}
     batch: Any = ((torch.randn(2, 5, 16),), {})
-    assert_cut_equals_masked(network, {"0.linear1": torch.arange(24)[::2]}, batch)
+    kept = {"0.self_attn.in_proj_weight": torch.tensor([1]), "0.linear1": torch.arange(24)[::2]}
+    assert_cut_equals_masked(network, kept, batch)
