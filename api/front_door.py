@@ -29,8 +29,7 @@ from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.time_estimate import Effort
 from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import JointSpace, joint_space
-from kneepoint.spaces.students import auto_family
-from kneepoint.tasks.errors import InputError, RunError
+from kneepoint.tasks.errors import InputError, RunError, SpaceError
 from kneepoint.tasks.task import Task
 
 
@@ -285,10 +284,10 @@ def export_from(out: str | Path, pick: str, where: str | None, target: str, dest
 
 
 def _default_space(task: Task) -> JointSpace:
-    space = joint_space(task, students=None)
-    if space.teacher.groups:
-        space.students = auto_family(space.teacher)
-    return space
+    try:
+        return joint_space(task)
+    except SpaceError:  # nothing of the teacher can be made smaller, or it cannot be traced, which is said again
+        return joint_space(task, students=None)
 
 
 def _listed(devices: Sequence[str | Device]) -> Sequence[str | Device]:

@@ -31,7 +31,7 @@ from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.simulation import bias_of, insert_quantizers
 from kneepoint.deployment.attention import spell_out_attention
 from kneepoint.deployment.input_independence import compute_once
-from kneepoint.deployment.views import idle_views, keep_sizes, merge_views
+from kneepoint.deployment.views import idle_views, keep_sizes, keeps_batch, merge_views
 from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, stored_behind
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation, length, varies
 from kneepoint.spaces.policy import LayerPolicy, Policy
@@ -116,6 +116,9 @@ def template_of(compressed: CompressedNetwork, example_input: Inputs, *, shared:
         for node in idle:
             node.replace_all_uses_with(source_of(node))
         merge_views(graph, lambda node: _sizes(node, network, None if any_width else widths))
+        for node in graph.nodes:
+            if keeps_batch(node) and (sizes := _sizes(node, network, None if any_width else widths)):
+                node.target, node.args, node.kwargs = _reshape, (node.name, node.args[0], (0, *sizes[1:])), {}
         if shared:
             _mark_parameters(graph, compressed.state)
 

@@ -11,6 +11,8 @@ from kneepoint.spaces.axis_shapes import RESHAPES, UNUSUAL_BATCH, is_identity
 from kneepoint.spaces.tracing import operator_name, set_argument, shape_of, source_of
 
 _EXPAND = "expand"
+_OF_ONE_AXIS = ("squeeze", "unsqueeze")
+"""Operators of their own in ONNX."""
 
 
 def idle_views(graph: fx.Graph) -> list[fx.Node]:
@@ -49,6 +51,21 @@ def merge_views(graph: fx.Graph, sizes_of: Callable[[fx.Node], list[int] | None]
             source = source_of(source)
         if source is not first and sizes.count(-1) <= 1:
             node.target, node.args, node.kwargs = torch.ops.aten.reshape.default, (source, sizes), {}
+
+
+def keeps_batch(node: fx.Node) -> bool:
+    """Whether a node is a reshape whose first size is that of its input, and no other size follows the batch.
+
+    Written so, a runtime knows the number of samples to be that of others: ONNX Runtime fuses more of what follows.
+    """
+    if not _is_view(node) or operator_name(node) in _OF_ONE_AXIS:
+        return False
+    source = source_of(node)
+    while "val" not in source.meta:  # a marker, which hands its input on
+        source = source.all_input_nodes[0]
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    kept = bool(after) and not isinstance(after[0], int) and str(after[:1]) == str(before[:1])
+    return kept and all(isinstance(size, int) for size in after[1:])
 
 
 def _is_view(node: fx.Node) -> bool:

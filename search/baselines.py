@@ -16,7 +16,6 @@ from kneepoint.search.workers.assignment import Assignment
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
 from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.policy import Policy
-from kneepoint.spaces.students import describe
 
 RANDOM = "random policies"
 _WIDTHS = {"half-width": 0.5, "quarter-width": 0.25}
@@ -78,17 +77,19 @@ def random_parameters(space: JointSpace, count: int, seed: int) -> list[dict[str
 
 def _plain_students(space: JointSpace) -> dict[str, str]:
     """A half-width and a quarter-width member: by a ``width`` axis where there is one, else by parameter counts."""
-    counts = {
-        describe(member): lower(space.network(member), Policy.build(member)).parameters
-        for member in space.members.values()
-        if member
-    }
+    students = [name for name, member in space.members.items() if member]
     chosen: dict[str, str] = {}
     for label, width in _WIDTHS.items():
-        of_width = [name for name in counts if space.members[name].get("width") == width]
+        of_width = [name for name in students if space.members[name].get("width") == width]
         if of_width:
-            chosen[label] = max(of_width, key=lambda name: counts[name])
-        elif counts:
-            target = width**2 * lower(space.teacher, Policy.build()).parameters
-            chosen[label] = min(counts, key=lambda name: abs(math.log(counts[name] / target)))
+            chosen[label] = max(of_width, key=lambda name: _parameters(space, name))
+        elif students:
+            target = width**2 * _parameters(space, "teacher")
+            chosen[label] = min(students, key=lambda name: abs(math.log(_parameters(space, name) / target)))
     return chosen
+
+
+def _parameters(space: JointSpace, student: str) -> int:
+    """Of a whole member, or the teacher."""
+    member = space.members[student]
+    return lower(space.network(member), Policy.build(dict(member) or "teacher")).parameters

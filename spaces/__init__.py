@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kneepoint.spaces.network import Network
     from kneepoint.spaces.policy import LayerPolicy, Policy
     from kneepoint.spaces.quant_plan import QuantPlan
-    from kneepoint.spaces.students import StudentFamily, auto_family
+    from kneepoint.spaces.students import StudentFamily
 
 __all__ = [
     "JointSpace",

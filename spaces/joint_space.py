@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from kneepoint.spaces.derived_students import auto_family
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import BLOCK, WEIGHT_BITS, AxisValue, LayerPolicy, Policy
-from kneepoint.spaces.students import StudentFamily, auto_family, describe
+from kneepoint.spaces.students import StudentFamily, describe
 from kneepoint.spaces.widths import CHANNEL_MULTIPLE
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.task import Task
@@ -59,7 +60,7 @@ class JointSpace:
         self.channel_multiple = channel_multiple
         self._derived = _is_auto(students)
         self.teacher = Network(task.model, task.example_input, channel_multiple)
-        self.students = auto_family(self.teacher) if students == "auto" else students
+        self.students = auto_family(self.teacher, task.model) if students == "auto" else students
         self._networks: dict[str, Network] = {}
 
     @cached_property
@@ -178,7 +179,7 @@ class JointSpace:
         self.teacher = Network(self.task.model, self.task.example_input, self.channel_multiple)
         self._networks = {}
         if self._derived:
-            self.students = auto_family(self.teacher)
+            self.students = auto_family(self.teacher, self.task.model)
 
 
 def joint_space(
@@ -197,7 +198,8 @@ def joint_space(
             layer can, 16 and 32 in floats), or names that say more: ``w4a16``, ``w8a8-dynamic``, ``w4-g32``,
             ``w8a8-2:4`` (:meth:`kneepoint.spaces.policy.LayerPolicy.parse`).
         keep: Choices for the share of channels every coupled group keeps.
-        students: ``auto`` narrows the teacher; a :class:`StudentFamily` brings your own; None is the teacher alone.
+        students: ``auto`` derives smaller networks from the teacher (:mod:`kneepoint.spaces.derived_students`); a
+            :class:`StudentFamily` brings your own; None is the teacher alone.
         blocks: Whether whole residual blocks may be left out, too.
         channel_multiple: Kept widths are rounded to multiples of it in wide groups, to divisors of it in narrower
             ones (:mod:`kneepoint.spaces.widths`); 1 for no rounding.

@@ -46,7 +46,8 @@ def _merged(operator: Operator, first: Operator | None, tensors: Mapping[str, Te
     if first is None or first.kind != operator.kind or tensors[first.output].format != "fp32":
         return operator
     if operator.kind == "view":
-        return replace(operator, inputs=first.inputs, function="", axes=())
+        kept = tensors[operator.output].shape[:1] == tensors[first.inputs[0]].shape[:1]
+        return replace(operator, inputs=first.inputs, function="", axes=(0,) if kept else ())
     axes = tuple(first.axes[axis] for axis in operator.axes)
     return replace(operator, inputs=first.inputs, axes=axes)
 

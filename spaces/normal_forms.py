@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from kneepoint.spaces.axis_shapes import PERMUTATIONS, RESHAPES, UNUSUAL_BATCH, permutation_of
-from kneepoint.spaces.tracing import argument_of, operator_name, set_attribute, shape_of, source_of
+from kneepoint.spaces.tracing import argument_of, operator_name, remove_unread_, set_attribute, shape_of, source_of
 
 _ATEN = torch.ops.aten
 _MATRIX = 2
@@ -34,7 +34,7 @@ def normalize_(graph_module: fx.GraphModule) -> frozenset[str]:
     for node in list(graph_module.graph.nodes):
         _keep_leading_axes(node)
         _untangle(node)
-    graph_module.graph.eliminate_dead_code()
+    remove_unread_(graph_module.graph)
     return turned
 
 

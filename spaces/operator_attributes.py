@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from kneepoint.hardware_models.operators import ONNX_KINDS
-from kneepoint.spaces.axis_shapes import permutation_of
+from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, permutation_of
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.tracing import operator_name, shape_of, source_of
 
@@ -77,10 +77,12 @@ def _resize(network: Network, operation: Operation) -> Attributes:
 
 
 def _view(network: Network, operation: Operation) -> Attributes:
-    """Those of one axis at a time are operators of their own; all others are Reshape."""
-    name = operator_name(network.node(operation))
+    """Those of one axis at a time are operators of their own; all others are Reshape, which may keep the batch."""
+    node = network.node(operation)
+    name = operator_name(node)
     single = name in ("squeeze", "unsqueeze")
-    return Attributes(axes=(0,) if single else (), function=name if single else "")
+    kept = shape_of(node, UNUSUAL_BATCH)[:1] == shape_of(source_of(node), UNUSUAL_BATCH)[:1]
+    return Attributes(axes=(0,) if single or kept else (), function=name if single else "")
 
 
 def _transpose(network: Network, operation: Operation) -> Attributes:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from kneepoint.spaces.network import Network
-from kneepoint.spaces.policy import AxisValue, Policy
-from kneepoint.spaces.ranking import best_channels, rank_channels
-from kneepoint.spaces.surgery import cut, trainable
+from kneepoint.spaces.policy import AxisValue
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.seeding import seeded
 
-AUTO_WIDTHS = (0.75, 0.5, 0.375, 0.25)
+Member = Mapping[str, AxisValue]
+"""One architecture of a family: a value for every axis."""
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,11 @@ class StudentFamily:
     """Architectures spanned by axes.
 
     Attributes:
-        build: Called with one value an axis, by name; returns a new module with the teacher's inputs and outputs.
+        build: Called with one value an axis, by name; returns a new module with the teacher's inputs and outputs. Its
+            weights may be random, or start from the teacher's.
         axes: The values of every axis, by name; the family is their product.
         name: How a job file refers to ``build``; ``auto`` for a family derived from the teacher.
+        chosen: The members, where the family is not the whole product.
 
     Raises:
         SpaceError: If there is no axis, or an axis without values.
@@ -34,6 +35,7 @@ class StudentFamily:
     build: Callable[..., nn.Module]
     axes: Mapping[str, Sequence[AxisValue]]
     name: str = field(default="")
+    chosen: Sequence[Member] | None = None
 
     def __post_init__(self) -> None:
         empty = [axis for axis, values in self.axes.items() if not values]
@@ -41,11 +43,13 @@ class StudentFamily:
             raise SpaceError(f"a student family needs axes with at least one value each; got {dict(self.axes)!r}")
 
     def members(self) -> list[dict[str, AxisValue]]:
-        """Every combination of the axes' values."""
+        """Every combination of the axes' values; or those that were chosen."""
+        if self.chosen is not None:
+            return [dict(member) for member in self.chosen]
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
-    def make(self, member: Mapping[str, AxisValue], seed: int) -> nn.Module:
-        """A new, untrained module of ``member``, initialized from ``seed``.
+    def make(self, member: Member, seed: int) -> nn.Module:
+        """A new module of ``member``, not trained yet; what is random of it is drawn from ``seed``.
 
         Raises:
             SpaceError: If ``build`` raises or returns no module.
@@ -60,27 +64,6 @@ class StudentFamily:
         return module
 
 
-def describe(member: Mapping[str, AxisValue]) -> str:
+def describe(member: Member) -> str:
     """``depth=1,width=0.5``; ``teacher`` for no axes."""
     return ",".join(f"{axis}={value}" for axis, value in sorted(member.items())) or "teacher"
-
-
-def auto_family(teacher: Network, widths: Sequence[float] = AUTO_WIDTHS) -> StudentFamily:
-    """Narrower versions of the teacher: every prunable group keeps the same share of its channels.
-
-    A student starts from the teacher's own weights, those of the channels with the largest norms.
-
-    Raises:
-        SpaceError: If the teacher has no prunable channel group.
-    """
-    if not teacher.groups:
-        raise SpaceError(
-            "students='auto' narrows the teacher's channel groups, and it has none that may vary; "
-            "give a kneepoint.StudentFamily, or students=None"
-        )
-
-    def build(width: float) -> nn.Module:
-        counts = teacher.channels(Policy.build(keep=dict.fromkeys(teacher.groups, width)))
-        return trainable(cut(teacher, best_channels(rank_channels(teacher, teacher.tensors()), counts)))
-
-    return StudentFamily(build, {"width": tuple(widths)}, name="auto")

@@ -83,11 +83,19 @@ def copy_graph_module(
     graph = _copy_graph(source.graph)
     if edit is not None:
         edit(graph)
-    graph.eliminate_dead_code()
+    remove_unread_(graph)
     given = tensors or {}
     used = sorted({str(node.target) for node in graph.nodes if node.op == "get_attr"})
     values = {name: given[name] if name in given else attribute_of(source, name) for name in used}
     return _LazyGraphModule(values, graph) if lazy else fx.GraphModule(values, graph)
+
+
+def remove_unread_(graph: fx.Graph) -> None:
+    """Remove what nothing reads, in place: a traced graph changes nothing but its values.
+
+    Torch itself keeps every dropout, because it draws random numbers.
+    """
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
 
 
 def input_names(module: fx.GraphModule) -> list[str]:
@@ -306,4 +314,4 @@ def _tidy(graph: fx.Graph) -> None:
             graph.erase_node(node)
         elif node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
-    graph.eliminate_dead_code()
+    remove_unread_(graph)

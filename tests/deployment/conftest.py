@@ -269,7 +269,7 @@ class Bench:
         if how == "pruned":
             return space.policy(space.uniform(bits=8, keep=0.5))
         if how == "student":
-            return space.policy(space.uniform(student="width=0.5", bits=4))
+            return space.policy(space.uniform(student="separable=0,width=0.5", bits=4))
         return space.policy(space.uniform(bits=int(how)))
 
     def bits(self, name: str, bits: dict[str, int], others: int = 8) -> Policy:
