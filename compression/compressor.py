@@ -24,6 +24,7 @@ from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.simulation import bias_of, trainable_simulation
 from kneepoint.compression.statistics import InputStatistics, cut_statistics, input_statistics
 from kneepoint.compression.student_store import StudentStore
+from kneepoint.compression.student_training import StudentTrainer
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import AxisValue, Policy
@@ -32,7 +33,7 @@ from kneepoint.spaces.students import describe
 from kneepoint.spaces.surgery import cut
 from kneepoint.spaces.tracing import copy_graph_module
 from kneepoint.tasks.batches import concatenate, leaves
-from kneepoint.tasks.errors import RunError, TaskError
+from kneepoint.tasks.errors import RunError, SpaceError, TaskError
 from kneepoint.tasks.seeding import digest_seed, seeded
 from kneepoint.tasks.training import Progress
 
@@ -122,20 +123,28 @@ class Compressor:
 
     def train_student(self, student: Mapping[str, AxisValue], report: Report | None = None) -> Network:
         """The trained network of ``student``: loaded where the store has it, distilled and stored otherwise."""
-        network = self.space.network(student)
-        if not student or self.space.students is None:
+        network, family = self.space.network(student), self.space.students
+        if not student or family is None:
             return network
-        name = describe(student)
-        key = f"{name} seed={self.seed} {self.settings.student}"
-        stored = self.store.load(key)
-        if stored is None:
-            module = self.space.students.make(student, digest_seed("student", name, self.seed))
-            seed = digest_seed("distill", name, self.seed)
-            distill(self.task, module, self.settings.student, seed, _progress(report, f"student {name}"))
-            stored = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-            self.store.store(key, stored)
-        _load(network.graph_module, stored, name)
+        stored = self._trainer.weights(family, student, lambda what: _progress(report, what))
+        _load(network, stored, describe(student))
         return network
+
+    def student_after_slice(
+        self, student: Mapping[str, AxisValue], number: int, report: Report | None = None
+    ) -> nn.Module:
+        """The float module of ``student`` after the slice of that number (from 0) of its training.
+
+        Raises:
+            SpaceError: If the space has no students.
+        """
+        if self.space.students is None:
+            raise SpaceError(f"the space has no students, and a policy names {describe(student)}")
+        return self._trainer.after_slice(self.space.students, student, number, lambda what: _progress(report, what))
+
+    @property
+    def _trainer(self) -> StudentTrainer:
+        return StudentTrainer(self.space, self.store, self.seed, self.settings.student)
 
     def sketch(self, policy: Policy) -> fx.GraphModule:
         """The float network of a policy's width and blocks, for a quick look: as the trace has it, nothing folded.
@@ -342,15 +351,17 @@ def _progress(report: Report | None, what: str) -> Progress | None:
     return None if report is None else lambda done, total, _: report(what, done, total)
 
 
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], student: str) -> None:
-    """Copy stored weights into a student's network, all of them."""
+def _load(network: Network, tensors: Mapping[str, Tensor], student: str) -> None:
+    """Copy stored weights into a student's network, all of them; the graph has some of the module's turned round."""
+    module = network.graph_module
+    given = {name: value.t() if name in network.turned else value for name, value in tensors.items()}
     persistent = {**dict(module.named_parameters(remove_duplicate=False)), **module.state_dict()}
     for name, value in persistent.items():
-        if name not in tensors or tensors[name].shape != value.shape:
+        if name not in given or given[name].shape != value.shape:
             raise RunError(
                 f"the stored weights of student {student} do not fit its network ({name}): the student family "
                 "changed since the run began; start a new run directory"
             )
     with torch.no_grad():
         for name, value in persistent.items():
-            value.copy_(tensors[name])
+            value.copy_(given[name])

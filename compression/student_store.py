@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ class StudentStore:
         entry = json.dumps({"key": key, "content": content}, indent=1)
         write_atomically(self._entry(key), entry.encode())
         return content
+
+    def forget(self, key: str) -> None:
+        """Delete what is stored under ``key``, which nothing else names; nothing happens where there is none."""
+        path = self._entry(key)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = str(json.loads(path.read_text())["content"])
+            path.unlink()
+            (self.directory / f"{content}.safetensors").unlink()
 
     def _entry(self, key: str) -> Path:
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

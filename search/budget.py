@@ -18,13 +18,14 @@ class Budget:
     Args:
         trials: Candidates to measure.
         minutes: For measuring them, or None for no limit.
+        spent: Seconds that are gone before the first.
     """
 
-    def __init__(self, trials: int, minutes: float | None) -> None:
+    def __init__(self, trials: int, minutes: float | None, spent: float = 0.0) -> None:
         self.trials = trials
         self.seconds = None if minutes is None else 60.0 * minutes
         self.measured = 0
-        self.elapsed = 0.0
+        self.elapsed = spent
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     def spend(self, seconds: float, own_seconds: float | None = None, at_once: int = 1) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from kneepoint.search.log_store import Log
-from kneepoint.search.record import Record
+from kneepoint.search.record import SLICE_FIDELITIES, Record
 from kneepoint.search.workers.assignment import Assignment, Outcome
 from kneepoint.search.workers.executor import Executor
 from kneepoint.search.workers.worker_state import WorkerState
@@ -64,7 +64,7 @@ class Dispatcher:
         self._elsewhere: dict[str, Assignment] = {}
         self._losses: Counter[str] = Counter()
         self._trained: set[object] = {_student(Policy.build())} | {
-            _student(record.policy) for record in log.records if record.scores is not None
+            _student(record.policy) for record in log.records if _is_trained(record)
         }
 
     @property
@@ -159,7 +159,7 @@ class Dispatcher:
         self._running.pop(outcome.assignment.id, None)
         self._store(outcome)
         kept = self._log.append(replace(record, ended=time.time()))
-        if kept.scores is not None:
+        if _is_trained(kept):
             self._trained.add(_student(kept.policy))
         self._listener.ended(kept)
         return kept
@@ -183,7 +183,7 @@ class Dispatcher:
         records = self._log.refresh()
         for record in records:
             self._elsewhere.pop(record.id, None)
-            if record.scores is not None:
+            if _is_trained(record):
                 self._trained.add(_student(record.policy))
         if not was_busy:
             for assignment in tuple(self._elsewhere.values()):
@@ -191,6 +191,11 @@ class Dispatcher:
                     del self._elsewhere[assignment.id]
                     self._submit(assignment)
         return records
+
+
+def _is_trained(record: Record) -> bool:
+    """Whether a measurement shows that its student is trained to its end."""
+    return record.scores is not None and record.fidelity not in SLICE_FIDELITIES
 
 
 def _student(policy: Policy) -> object:

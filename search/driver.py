@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from kneepoint.search.auditions import audition
 from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
 from kneepoint.search.climb import Climb
@@ -95,9 +96,10 @@ class Driver:
 
     def _searched(self, trials: Trials) -> Result:
         """The result, with the study beside it."""
+        spent = audition(trials, self.progress) / max(1, self.job.workers.count)
         with study_file(self.job, self.directory, trials.log) as study:
             climb, front = Climb("recovered", FINALISTS, trials), RunningFront(trials, self.directory, self.progress)
-            loop = SearchLoop(trials, front, self.progress, study.add, climb)
+            loop = SearchLoop(trials, front, self.progress, study.add, climb, spent)
             result = self._run(trials, loop)
         if study.left_out:
             self.progress.tell(f"left {study.left_out} trials out of the study; resuming the run adds them", 1, 1)

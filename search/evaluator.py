@@ -23,7 +23,7 @@ from kneepoint.deployment.execution import Execution
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
 from kneepoint.search.racing import Heat, Race
-from kneepoint.search.record import Fidelity, Record, non_finite, recordable
+from kneepoint.search.record import SLICE_FIDELITIES, Fidelity, Record, non_finite, recordable
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.policy import BLOCK, Policy
 from kneepoint.tasks.errors import InputError, JobError, RunError
@@ -154,6 +154,8 @@ class Evaluator:
     def _outcome(self, policy: Policy, fidelity: Fidelity, race: Race | None) -> _Outcome:
         """Scores and stored weights, or why there are none."""
         try:
+            if fidelity in SLICE_FIDELITIES:
+                return self._tried(policy, SLICE_FIDELITIES.index(fidelity))
             compressed = self.build(policy, fidelity)
             scores, samples = self._raced(compressed, race)
             if bad := non_finite(scores):
@@ -166,6 +168,19 @@ class Evaluator:
                 raise RunError(f"cannot write {self.directory}: {failure.strerror}; make room and resume") from failure
             return _Outcome(error=_one_line(failure))
         return _Outcome(scores, weights, samples)
+
+    def _tried(self, policy: Policy, number: int) -> _Outcome:
+        """What a student is worth after a slice of its training, by the task's own metric, and what it would cost."""
+        student = dict(policy.student)
+        module = self.compressor.student_after_slice(student, number, self.report)
+        metric = self.space.task.metric
+        outputs, targets = self.space.task.predict(module)
+        view = View(self.space.task, policy, self.space.network(student), outputs, targets)
+        scores = {entry.name: recordable(entry.score(view)) for entry in self.objectives if entry.predicted}
+        scores[metric.name] = recordable(metric.score(outputs, targets))
+        if bad := non_finite(scores):
+            return _Outcome(error=f"scores are finite numbers; got {bad}")
+        return _Outcome(scores)
 
     @property
     def compressor(self) -> Compressor:

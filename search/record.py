@@ -13,7 +13,9 @@ from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
-Fidelity = Literal["ptq", "recovered", "full"]
+Fidelity = Literal["slice1", "slice2", "ptq", "recovered", "full"]
+SLICE_FIDELITIES: tuple[Fidelity, ...] = ("slice1", "slice2")
+"""Of students that are not trained to their end yet: after the first slice of their steps, and after the second."""
 FIDELITIES: tuple[Fidelity, ...] = ("ptq", "recovered", "full")
 """From cheap to dear: calibrated without training, after a short distillation, and after a long one."""
 
@@ -125,7 +127,7 @@ def as_fidelity(name: str) -> Fidelity:
     Raises:
         ValueError: If there is none.
     """
-    for fidelity in FIDELITIES:
+    for fidelity in (*SLICE_FIDELITIES, *FIDELITIES):
         if fidelity == name:
             return fidelity
-    raise ValueError(f"fidelity is one of {FIDELITIES}, got {name!r}")
+    raise ValueError(f"fidelity is one of {(*SLICE_FIDELITIES, *FIDELITIES)}, got {name!r}")

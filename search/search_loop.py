@@ -48,13 +48,22 @@ class SearchLoop:
         progress: Told after every candidate.
         mirror: Told of every candidate, with the violations of its constraints.
         climb: Takes candidates to the next fidelity in the second half of the search.
+        spent: Seconds of the budget that are gone before it begins.
 
     Attributes:
         climb: As given.
         candidates: The successes so far that were measured on all samples.
     """
 
-    def __init__(self, trials: Trials, front: RunningFront, progress: Progress, mirror: Mirror, climb: Climb) -> None:
+    def __init__(
+        self,
+        trials: Trials,
+        front: RunningFront,
+        progress: Progress,
+        mirror: Mirror,
+        climb: Climb,
+        spent: float = 0.0,
+    ) -> None:
         self._trials = trials
         self._front = front
         self._progress = progress
@@ -66,7 +75,7 @@ class SearchLoop:
         )
         self._study = _proposals(job, sampler)
         self._stopping = Stopping(sampler, [entry.name for entry in job.objectives if not entry.predicted])
-        self._budget = Budget(job.trials, job.minutes)
+        self._budget = Budget(job.trials, job.minutes, spent)
         self._shown = {policy.id for _, policy in baseline_policies(job)}
         self._found: dict[str, Record] = {}
         self.candidates: list[Candidate] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -68,6 +68,11 @@ class JointSpace:
         """Student axes by description; ``teacher`` maps to no axes."""
         members = self.students.members() if self.students else []
         return {"teacher": {}, **{describe(member): member for member in members}}
+
+    def search_among(self, students: Collection[str]) -> None:
+        """Let samplers choose among these members alone; policies may name the others all the same."""
+        self.__dict__["members"] = {name: self.members[name] for name in self.members if name in students}
+        self.__dict__.pop("distributions", None)
 
     @cached_property
     def choices(self) -> Mapping[str, int]:

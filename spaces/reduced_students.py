@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -75,7 +75,7 @@ def dropped_blocks(teacher: Network, depth: float) -> list[str]:
     """
     layers: dict[str, list[str]] = {}
     for name in teacher.blocks:
-        layers.setdefault(_repeated(name), []).append(name)
+        layers.setdefault(_repeated(name, teacher.blocks), []).append(name)
     count = max(1, math.ceil(len(layers) * depth))
     kept = {round(place * (len(layers) - 1) / max(1, count - 1)) for place in range(count)}
     return [name for place, names in enumerate(layers.values()) if place not in kept for name in names]
@@ -119,12 +119,16 @@ def _channels(network: Network, member: dict[str, AxisValue]) -> dict[str, int]:
     return network.channels(Policy.build(keep=dict.fromkeys(network.groups, float(member.get("width", 1.0)))))
 
 
-def _repeated(block: str) -> str:
-    """The layer that a block belongs to: its path up to the last number in it."""
+def _repeated(block: str, blocks: Collection[str]) -> str:
+    """The layer that a block belongs to: its path up to the last number that has others beside it."""
     parts = block.split(".")
-    numbers = [place for place, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: _last(numbers) + 1]) if numbers else block
+    for place in range(len(parts) - 1, -1, -1):
+        if parts[place].isdigit():
+            beside = {tuple(other.split(".")[: place + 1]) for other in blocks if _begins(other, parts[:place])}
+            if len(beside) > 1:
+                return ".".join(parts[: place + 1])
+    return block
 
 
-def _last(places: Iterable[int]) -> int:
-    return max(places)
+def _begins(path: str, parts: Sequence[str]) -> bool:
+    return path.split(".")[: len(parts)] == list(parts)

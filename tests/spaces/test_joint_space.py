@@ -13,9 +13,8 @@ from torch import nn
 
 from kneepoint.spaces.joint_space import STUDENT, JointSpace, joint_space, transfer
 from kneepoint.spaces.lowering import lower
-from kneepoint.spaces.network import Network
 from kneepoint.spaces.policy import LayerPolicy, Policy
-from kneepoint.spaces.students import StudentFamily, auto_family, describe
+from kneepoint.spaces.students import StudentFamily, describe
 from kneepoint.tasks.errors import SpaceError
 from kneepoint.tasks.residual_network import ResidualNet
 from kneepoint.tasks.task import Task
@@ -55,7 +54,10 @@ def test_choices_are_sorted_and_parameters_are_flat(space: JointSpace) -> None:
 
 
 def test_the_members_of_the_automatic_family(space: JointSpace) -> None:
-    assert list(space.members) == ["teacher", "width=0.75", "width=0.5", "width=0.375", "width=0.25"]
+    names = list(space.members)
+    assert names[0] == "teacher"
+    assert {"separable=0,width=0.5", "separable=0,width=0.25", "separable=1,width=1.0"} < set(names)
+    assert len(names) == 9
 
 
 def test_a_space_of_any_size_has_one(space: JointSpace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +80,7 @@ def test_uniform_settings(space: JointSpace) -> None:
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_every_setting_is_a_policy_of_its_network(space: JointSpace, data: st.DataObject) -> None:
-    parameters: dict[str, Any] = {STUDENT: data.draw(st.sampled_from(["teacher", "width=0.5"]))}
+    parameters: dict[str, Any] = {STUDENT: data.draw(st.sampled_from(["teacher", "separable=1,width=0.5"]))}
     parameters.update({f"bits/{name}": data.draw(st.integers(0, 2)) for name in space.teacher.layers})
     parameters.update({f"keep/{name}": data.draw(st.integers(0, 1)) for name in space.teacher.groups})
     policy = space.policy(parameters)
@@ -163,32 +165,6 @@ def test_no_students(space: JointSpace) -> None:
         alone.network({"width": 0.5})
 
 
-def test_automatic_students_keep_the_strongest_channels_and_compute_in_both_modes(space: JointSpace) -> None:
-    family = auto_family(space.teacher, (0.5,))
-    module = family.make({"width": 0.5}, seed=0)
-    x = torch.randn(16, 1, 12, 12)
-    module.eval()
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    first = module(x)
-    assert torch.equal(module(x[:4]), first[:4]) or torch.allclose(module(x[:4]), first[:4], atol=1e-5)
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
-    module.train()
-    assert not torch.allclose(module(x[:4]), first[:4], atol=1e-5)
-    assert not torch.equal(module.state_dict()["stem_norm.running_mean"], before["stem_norm.running_mean"])
-    student = Network(module, x[:1])
-    assert len(student.folds) == len(space.teacher.folds)
-    assert student.groups["stem"] == space.teacher.groups["stem"] / 2
-    norms = space.task.model.stem.weight.detach().flatten(1).norm(dim=1)  # type: ignore[union-attr,operator]  # a ResidualNet
-    assert norms.shape == (4,)
-
-
-def test_students_share_nothing_with_the_teacher(space: JointSpace) -> None:
-    module = auto_family(space.teacher).make({"width": 0.5}, seed=0)
-    mine = {parameter.data_ptr() for parameter in module.parameters()}
-    assert mine.isdisjoint(parameter.data_ptr() for parameter in space.task.model.parameters())
-    assert all(parameter.requires_grad for parameter in module.parameters())
-
-
 def test_a_family_makes_the_same_student_for_the_same_seed(family_space: JointSpace) -> None:
     family = family_space.students
     assert family is not None
@@ -225,10 +201,14 @@ def test_a_family_needs_axes(axes: Mapping[str, Any]) -> None:
         StudentFamily(build_student, axes)
 
 
-def test_what_cannot_be_narrowed_says_so() -> None:
-    network = Network(nn.Linear(4, 2), torch.randn(1, 4))
-    with pytest.raises(SpaceError, match="students='auto' narrows the teacher's channel groups, and it has none"):
-        auto_family(network)
+def test_a_search_may_be_among_some_students(family_space: JointSpace) -> None:
+    space = pickle.loads(pickle.dumps(family_space))  # noqa: S301 - what the test itself pickled
+    some = ["teacher", list(space.members)[-1]]
+    assert len(space.distributions["student"].choices) > 2
+    space.search_among(some)
+    assert list(space.members) == list(space.distributions["student"].choices) == some
+    left_out = next(name for name in family_space.members if name not in some)
+    assert space.network(family_space.members[left_out]).layers
 
 
 def test_descriptions() -> None:
@@ -280,7 +260,7 @@ def test_blocks_are_parameters_with_two_choices(wide_space: JointSpace, space: J
     assert set(wide_space.distributions) == {STUDENT, *wide_space.choices}
     assert {wide_space.choices[name] for name in names} == {2}
     assert wide_space.uniform()[names[0]] == 1
-    assert wide_space.size == 5 * 7 ** len(wide_space.teacher.layers) * 2 ** (len(wide_space.teacher.groups) + 4)
+    assert wide_space.size == 9 * 7 ** len(wide_space.teacher.layers) * 2 ** (len(wide_space.teacher.groups) + 4)
     assert not any("block:" in name for name in space.choices)
     with pytest.raises(SpaceError, match="it has no choice 2 among the 2"):
         wide_space.policy({**wide_space.uniform(), names[0]: 2})
@@ -300,7 +280,7 @@ def test_a_policy_does_not_mention_what_leaves_with_a_block(wide_space: JointSpa
 
 
 def test_students_lose_the_same_blocks_and_round_alike(wide_space: JointSpace) -> None:
-    setting = {**wide_space.uniform("width=0.5", 8, 0.3), "keep/block:stages.2.1": 0}
+    setting = {**wide_space.uniform("depth=1.0,separable=0,width=0.5", 8, 0.3), "keep/block:stages.2.1": 0}
     policy = wide_space.policy(setting)
     network = wide_space.network_of(policy)
     assert policy.dropped_blocks == {"stages.2.1"}
@@ -311,7 +291,7 @@ def test_students_lose_the_same_blocks_and_round_alike(wide_space: JointSpace) -
 
 def test_a_pickled_space_keeps_its_blocks_formats_and_widths(wide_space: JointSpace) -> None:
     again = pickle.loads(pickle.dumps(wide_space))  # noqa: S301 - what the test itself pickled
-    setting = {**wide_space.uniform("width=0.5", "w8a8-2:4", 0.3), "keep/block:stages.2.1": 0}
+    setting = {**wide_space.uniform("depth=1.0,separable=0,width=0.5", "w8a8-2:4", 0.3), "keep/block:stages.2.1": 0}
     assert again.choices == wide_space.choices
     assert again.policy(setting) == wide_space.policy(setting)
     assert again.teacher.channel_multiple == 4
