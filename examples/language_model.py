@@ -87,7 +87,7 @@ def task(documents: int = 300, epochs: int = 6) -> kp.Task:
 def main(arguments: Sequence[str] | None = None) -> kp.Result:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--out", default="runs/language-model")
     given = parser.parse_args(arguments)
     problem = task(documents=40, epochs=1) if given.small else task()

@@ -60,7 +60,7 @@ def task(epochs: int = 60) -> kp.Task:
 def main(arguments: Sequence[str] | None = None) -> kp.Result:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--out", default="runs/regression")
     given = parser.parse_args(arguments)
     problem = task(epochs=5) if given.small else task()

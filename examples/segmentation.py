@@ -88,7 +88,7 @@ def task(images: int = 800, epochs: int = 6) -> kp.Task:
 def main(arguments: Sequence[str] | None = None) -> kp.Result:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--out", default="runs/segmentation")
     given = parser.parse_args(arguments)
     problem = task(images=120, epochs=2) if given.small else task()

@@ -93,7 +93,7 @@ def task(modules: Sequence[str] = MODULES, epochs: int = 6) -> kp.Task:
 def main(arguments: Sequence[str] | None = None) -> kp.Result:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--out", default="runs/token-classification")
     given = parser.parse_args(arguments)
     problem = task(("csv", "textwrap", "calendar"), epochs=2) if given.small else task()
