@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from kneepoint.spaces.joint_space import JointSpace, joint_space
     from kneepoint.spaces.policy import Policy
     from kneepoint.spaces.students import StudentFamily
-    from kneepoint.tasks import metrics
+    from kneepoint.tasks import losses, metrics
     from kneepoint.tasks.metrics import Metric, Score
     from kneepoint.tasks.task import Task
 
@@ -124,6 +124,7 @@ __all__ = [
     "joint_space",
     "list_devices",
     "load_device",
+    "losses",
     "measure",
     "metrics",
     "objective",
@@ -148,8 +149,8 @@ sys.modules["kneepoint.search"].__class__ = _SearchRoom
 
 
 def __getattr__(name: str) -> Any:
-    if name == "metrics":
-        return importlib.import_module("kneepoint.tasks.metrics")
+    if name in ("losses", "metrics"):
+        return importlib.import_module(f"kneepoint.tasks.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'kneepoint' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kneepoint.deployment import runtime
 from kneepoint.tasks.batches import as_pair, concatenate, leaves, transform
+from kneepoint.tasks.class_axis import class_axis
 from kneepoint.tasks.errors import ParityError, TaskError
 from kneepoint.tasks.metrics import Score
 from kneepoint.tasks.modes import module_mode
@@ -116,8 +117,5 @@ def deviation(simulated: Tensor, executed: Tensor) -> float:
 
 def _agreement(simulated: Any, executed: Any, targets: Any) -> float | None:
     first, second = leaves(simulated)[0], leaves(executed)[0]
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or first.dim() < 2:
-        return None
-    if first.shape[:1] + first.shape[2:] != targets.shape:
-        return None
-    return float((first.argmax(dim=1) == second.argmax(dim=1)).to(torch.float32).mean())
+    axis = class_axis(first, targets)
+    return None if axis is None else float((first.argmax(axis) == second.argmax(axis)).to(torch.float32).mean())

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kneepoint.tasks import digits, errors, metrics
+    from kneepoint.tasks import digits, errors, losses, metrics
     from kneepoint.tasks.metrics import (
         Metric,
         Score,
@@ -35,13 +35,14 @@ __all__ = [
     "digits",
     "errors",
     "fit",
+    "losses",
     "mean_absolute_error",
     "mean_squared_error",
     "metrics",
     "seeded",
 ]
 
-_MODULES = ("digits", "errors", "metrics")
+_MODULES = ("digits", "errors", "losses", "metrics")
 _HOMES = {
     "Metric": "metrics",
     "Score": "metrics",

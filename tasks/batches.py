@@ -60,6 +60,25 @@ def main_output(outputs: Any) -> Tensor:
     return found[0]
 
 
+def pick(tensors: Any, key: str | int, what: str) -> Any:
+    """One of several outputs or targets, by its key in a mapping or its position in a sequence.
+
+    Raises:
+        TaskError: There is none; the message calls it by ``what``.
+    """
+    if isinstance(tensors, Mapping):
+        if key in tensors:
+            return tensors[key]
+        raise TaskError(f"there is no {what} {key!r} among the {what}s {sorted(map(str, tensors))}")
+    if isinstance(tensors, Sequence) and isinstance(key, int):
+        if -len(tensors) <= key < len(tensors):
+            return tensors[key]
+        raise TaskError(f"there is no {what} {key} among {len(tensors)} {what}s")
+    raise TaskError(
+        f"{what} {key!r} is picked from a tuple by position or from a dict by key, got {type(tensors).__name__}"
+    )
+
+
 def transform(function: Callable[[Tensor], Tensor], tensors: Any) -> Any:
     """``function`` of every tensor, in the same structure."""
     return rebuild(tensors, [function(leaf) for leaf in leaves(tensors)])

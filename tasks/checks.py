@@ -12,7 +12,7 @@ from torch import nn
 
 from kneepoint.tasks.batches import as_pair, leaves
 from kneepoint.tasks.errors import TaskError
-from kneepoint.tasks.metrics import Score
+from kneepoint.tasks.metric import Score
 from kneepoint.tasks.modes import module_mode
 from kneepoint.tasks.seeding import ORDER_SEED, seeded
 

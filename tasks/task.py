@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from kneepoint.tasks.batches import as_pair, concatenate, leaves, transform
 from kneepoint.tasks.checks import check_task
+from kneepoint.tasks.class_metrics import accuracy
 from kneepoint.tasks.constant_predictor import constant_outputs
 from kneepoint.tasks.errors import TaskError
 from kneepoint.tasks.fingerprints import fingerprint
-from kneepoint.tasks.metrics import Metric, MetricFunction, Score, accuracy, as_metric, classification_loss
+from kneepoint.tasks.losses import classification_loss
+from kneepoint.tasks.metric import Metric, MetricFunction, Score
+from kneepoint.tasks.metric_making import as_metric
 from kneepoint.tasks.modes import module_mode
 from kneepoint.tasks.seeding import ORDER_SEED, seeded
 

@@ -25,3 +25,23 @@ def test_other_outputs_become_their_mean_or_mode() -> None:
     outputs = constant_outputs({"floats": floats, "integers": integers}, torch.zeros(3))
     assert outputs["floats"].flatten().tolist() == [3, 3, 3]
     assert outputs["integers"].tolist() == [4, 4, 4]
+
+
+def test_tokens_have_their_classes_on_the_last_axis() -> None:
+    targets = torch.tensor([[2, 2, -100, -100, -100], [2, 0, 2, -100, -100]])
+    outputs = constant_outputs(torch.randn(2, 5, 3), targets)
+    assert outputs.shape == (2, 5, 3)
+    assert torch.allclose(outputs[1, 4].softmax(dim=0), torch.tensor([0.2, 0.0, 0.8]), atol=1e-6)
+
+
+def test_every_output_goes_by_its_own_targets() -> None:
+    logits, boxes = torch.randn(4, 3), torch.tensor([[0.0], [2.0], [2.0], [4.0]])
+    digits = torch.tensor([1, 1, 1, 0])
+    for outputs, targets in (
+        ({"digit": logits, "box": boxes, "aux": None}, {"digit": digits, "box": boxes}),
+        ((logits, boxes), (digits, boxes)),
+    ):
+        made = constant_outputs(outputs, targets)
+        digit, box = (made["digit"], made["box"]) if isinstance(made, dict) else made
+        assert bool((digit.argmax(dim=1) == 1).all())
+        assert box.flatten().tolist() == [2, 2, 2, 2]
