@@ -2,7 +2,7 @@
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.compressor import Compressor
-from kneepoint.compression.distillation import Distillation, distill
+from kneepoint.compression.distillation import Distillation, begin_distillation, distill
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
 from kneepoint.compression.student_store import StudentStore
 
@@ -13,5 +13,6 @@ __all__ = [
     "Distillation",
     "QuantizationSettings",
     "StudentStore",
+    "begin_distillation",
     "distill",
 ]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kneepoint.tasks.batches import leaves
 from kneepoint.tasks.modes import module_mode
 from kneepoint.tasks.task import Task
-from kneepoint.tasks.training import BatchLoss, Progress, fit
+from kneepoint.tasks.training import BatchLoss, Progress, Training
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ RECOVERY = Distillation(steps=150, learning_rate=1e-3, weight_decay=0.0)
 def distill(
     task: Task, module: nn.Module, settings: Distillation, seed: int, on_progress: Progress | None = None
 ) -> list[float]:
-    """Train ``module`` in place to imitate the task's model on its training data.
+    """Train ``module`` in place to imitate the task's model on its training data, from beginning to end.
 
     Args:
         task: Its model is the teacher, its ``train`` the data, its ``loss`` the hard part of the loss.
@@ -56,17 +56,23 @@ def distill(
     Raises:
         JobFailed: If the loss becomes non-finite.
     """
-    with module_mode(task.model, training=False):
-        return fit(
-            module,
-            task.train,
-            distillation_loss(task, settings),
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            seed=seed,
-            on_progress=on_progress,
-        )
+    return begin_distillation(task, module, settings, seed).advance(on_progress=on_progress)
+
+
+def begin_distillation(task: Task, module: nn.Module, settings: Distillation, seed: int) -> Training:
+    """What :func:`distill` runs to its end: it can stop at any step, be stored, and go on elsewhere.
+
+    The teacher is in eval mode while it is asked, and left in the mode it had.
+    """
+    return Training(
+        module,
+        task.train,
+        distillation_loss(task, settings),
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        seed=seed,
+    )
 
 
 def distillation_loss(task: Task, settings: Distillation) -> BatchLoss:
@@ -81,7 +87,7 @@ def distillation_loss(task: Task, settings: Distillation) -> BatchLoss:
         hard = task.loss(outputs, targets)
         if settings.alpha == 0.0:
             return hard
-        with torch.no_grad():
+        with torch.no_grad(), module_mode(task.model, training=False):
             taught = task.call(task.model, inputs)
         soft = soft_loss(outputs, taught, targets, settings.temperature)
         return settings.alpha * soft + (1.0 - settings.alpha) * hard

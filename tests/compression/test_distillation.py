@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kneepoint.compression.distillation import Distillation, distill, distillation_loss, soft_loss
+from kneepoint.compression.distillation import Distillation, begin_distillation, distill, distillation_loss, soft_loss
+from kneepoint.compression.student_store import load_tensors, store_tensors
 from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.tasks.seeding import seeded
 
 SpaceOf = Callable[[str], JointSpace]
 
@@ -64,3 +68,19 @@ def test_a_student_comes_nearer_and_the_teacher_keeps_its_mode(space_of: SpaceOf
     finally:
         task.model.eval()
     assert losses[-1] < losses[0]
+
+
+def test_distillation_stops_anywhere_and_goes_on_from_a_file(space_of: SpaceOf, tmp_path: Path) -> None:
+    task, settings = space_of("vision").task, Distillation(6, 1e-2)
+    with seeded(0):
+        students = [nn.Sequential(nn.Flatten(), nn.Linear(64, 3))]
+    students += [copy.deepcopy(students[0]) for _ in range(2)]
+    losses = distill(task, students[0], settings, seed=1)
+    first = begin_distillation(task, students[1], settings, seed=1)
+    before = first.advance(4)
+    stored = store_tensors(tmp_path, first.state())
+    second = begin_distillation(task, students[2], settings, seed=1)
+    second.restore(load_tensors(tmp_path, stored))
+    assert (first.step, second.step, second.steps) == (4, 4, 6)
+    assert before + second.advance() == losses
+    assert all(torch.equal(*pair) for pair in zip(students[0].parameters(), students[2].parameters(), strict=True))

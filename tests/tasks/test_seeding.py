@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from kneepoint.tasks.seeding import digest_seed, seeded
+from kneepoint.tasks.seeding import GeneratorStates, digest_seed, generators_kept, seeded
 
 
 def draw() -> tuple[float, float, float]:
@@ -71,3 +71,22 @@ def test_a_digest_seed_is_the_same_in_another_process() -> None:
     code = "from kneepoint.tasks.seeding import digest_seed; print(digest_seed('student', 3))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == digest_seed("student", 3)
+
+
+def test_states_survive_being_tensors() -> None:
+    with seeded(5):
+        draw()
+        random.gauss(0, 1)  # which keeps a second number for the next call, as NumPy's does
+        np.random.randn()  # noqa: NPY002 - the generator that is kept
+        tensors = GeneratorStates.now().tensors()
+        expected = [draw(), random.gauss(0, 1), np.random.randn()]  # noqa: NPY002
+    with generators_kept():
+        GeneratorStates.of_tensors(tensors).set()
+        assert [draw(), random.gauss(0, 1), np.random.randn()] == expected  # noqa: NPY002
+    with seeded(5):
+        state = GeneratorStates.now()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(state.tensors().values(), GeneratorStates.of_seed(5).tensors().values(), strict=True)
+        if not a.isnan().any()
+    )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from kneepoint.tasks.errors import JobFailed, TaskError
-from kneepoint.tasks.training import WARM_UP, fit, schedule
+from kneepoint.tasks.errors import JobFailed, RunError, TaskError
+from kneepoint.tasks.seeding import GeneratorStates, seeded
+from kneepoint.tasks.training import WARM_UP, Precision, Training, fit, schedule
 
 Batches = DataLoader[tuple[Tensor, ...]]
 
@@ -140,3 +143,133 @@ def test_the_schedule_rises_to_one_and_falls_to_almost_nothing(total: int) -> No
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert all(0 < rate <= 1 for rate in rates)
+
+
+# --- stopping and going on ---------------------------------------------------------------------------------------
+
+
+class Remembering(nn.Module):
+    """A loss that learns a scale and remembers how often it was asked."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("calls", torch.tensor(0.0), persistent=False)
+
+    def forward(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        return squared_loss(module, inputs, targets * self.scale) * (1 + 0.1 * self.calls)
+
+
+def fresh(batches: Batches, steps: int = 9, accumulation: int = 1) -> tuple[nn.Module, Training]:
+    with seeded(0):
+        module = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 1))
+    loss = Remembering()
+    training = Training(module, batches, loss, steps=steps, learning_rate=0.02, accumulation=accumulation, seed=3)
+    return module, training
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [value.clone() for value in module.state_dict().values()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_slices_and_restored_trainings_give_the_same_weights(batches: Batches, accumulation: int) -> None:
+    whole, training = fresh(batches, accumulation=accumulation)
+    losses = training.advance()
+    sliced, training = fresh(batches, accumulation=accumulation)
+    found: list[float] = []
+    for until in (*range(9), 20):
+        stored = safetensors.torch.load(safetensors.torch.save(training.state()))
+        other, resumed = fresh(batches, accumulation=accumulation)
+        torch.rand(until + 1)
+        resumed.restore(stored)
+        assert found + resumed.advance() == losses
+        assert same(weights(other), weights(whole))
+        found += training.advance(until)
+    assert found == losses
+    assert same(weights(sliced), weights(whole))
+
+
+def test_a_state_is_of_its_moment_and_restoring_goes_back(batches: Batches) -> None:
+    module, training = fresh(batches)
+    training.advance(4)
+    state = training.state()
+    losses = training.advance()
+    after = weights(module)
+    training.restore(state)
+    assert training.step == 4
+    assert training.advance() == losses
+    assert same(weights(module), after)
+
+
+def test_nothing_global_moves_between_slices(batches: Batches) -> None:
+    module, training = fresh(batches)
+    module.eval()
+    before = GeneratorStates.now().tensors()
+    training.advance(5)
+    restored = fresh(batches)[1]
+    restored.restore(training.state())
+    restored.advance(7)
+    after = GeneratorStates.now().tensors()
+    assert all(torch.equal(value, after[name]) for name, value in before.items() if not name.endswith("gauss"))
+    assert not any(part.training for part in module.modules())
+    assert training.advance(3) == []
+
+
+def test_the_state_of_another_training_is_refused(batches: Batches) -> None:
+    state = fresh(batches)[1].state()
+    other = Training(nn.Linear(3, 1), batches, squared_loss, steps=2)
+    with pytest.raises(RunError, match=r"not one of this training: '0\.bias' of its module is not the same in both"):
+        other.restore(state)
+    without = {name: value for name, value in state.items() if name != "batches.seen"}
+    with pytest.raises(RunError, match="not one of this training: 'seen'; begin it again"):
+        fresh(batches)[1].restore(without)
+
+
+def test_accumulated_batches_make_the_step_of_a_larger_one() -> None:
+    inputs = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+    found = []
+    for size, accumulation in ((16, 2), (32, 1)):
+        with seeded(0):
+            module = nn.Linear(3, 1)
+        loader = DataLoader(data, batch_size=size)
+        Training(module, loader, squared_loss, steps=5, accumulation=accumulation).advance()
+        found.append(module.weight.detach())
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_weights(network: nn.Sequential, batches: Batches) -> None:
+    seen = []
+
+    def watching(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(module(inputs).dtype)
+        return squared_loss(module, inputs, targets)
+
+    precisions: tuple[Precision, ...] = ("bfloat16", "auto", "float32")
+    for precision in precisions:
+        Training(network, batches, watching, steps=1, precision=precision).advance()
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"warm_up": 1.5}, r"the warm-up is a share of the steps, from 0 to 1, got 1\.5"),
+        ({"accumulation": 0}, r"gradients of one batch or more \(accumulation\), got 0"),
+        ({"precision": "half"}, "is 'auto', 'float32' or 'bfloat16', got 'half'"),
+    ],
+)
+def test_senseless_numbers_are_refused(
+    network: nn.Sequential, batches: Batches, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TaskError, match=message):
+        Training(network, batches, squared_loss, steps=2, **wrong)
