@@ -88,6 +88,7 @@ class TrainingSection(_Section):
     calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
     importance: Importance = CompressionSettings().importance
     pruning_steps: int = Field(default=CompressionSettings().pruning_steps, ge=1)
+    float_share: float = Field(default=CompressionSettings().float_share, ge=0, le=1)
     full_steps: int | None = Field(default=None, ge=1)
     distillation: DistillationSection = DistillationSection()
     recovery_distillation: DistillationSection = DistillationSection()
@@ -117,6 +118,7 @@ class TrainingSection(_Section):
             quantization,
             self.importance,
             self.pruning_steps,
+            self.float_share,
             None if self.full_steps is None else replace(recovery, steps=self.full_steps),
         )
 

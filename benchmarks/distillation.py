@@ -66,25 +66,30 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "soft, teacher not kept": {**SOFT, "teacher_cache_mb": 0.0},
 }
 """What differs from the usual settings."""
-OF_RECOVERY = (
-    "plain",
-    "soft",
-    "soft, temperature 4, alpha 0.9",
-    "soft, hidden hints",
-    "soft, dynamic weights",
-    "soft, follows the gap",
-    "soft, two stages",
-)
+OF_RECOVERY: Mapping[str, Mapping[str, Any]] = {
+    "plain": CHANGES["plain"],
+    "soft": {},
+    "soft, without floats first": {},
+    "soft, temperature 4": CHANGES["soft, temperature 4"],
+    "soft, hidden hints": CHANGES["soft, hidden hints"],
+    "soft, follows the gap": CHANGES["soft, follows the gap"],
+    "soft, longer": {"steps": 400},
+}
+"""What differs from the usual recovery."""
 OF_TEXT = frozenset(
     {
+        "soft, temperature 1.5",
         "soft, alpha 0.9",
+        "soft, temperature 4, alpha 0.9",
+        "soft, two stages, hidden hints",
+        "soft, two batches a step",
         "soft, attention hints",
         "soft, all hints, dynamic weights",
         "soft, bfloat16",
         "soft, teacher not kept",
     }
 )
-"""Variants of the text problem alone: its networks attend, its samples recur, its trainings are short."""
+"""Variants of the text problem alone: its trainings are short, its networks attend, and its samples recur."""
 KEEP = 0.5
 Figures = dict[str, Any]
 
@@ -92,7 +97,7 @@ Figures = dict[str, Any]
 def changes_of(problem: str) -> Mapping[str, Mapping[str, Any]]:
     """The variants of a problem: without attention where its networks have none; few for recovery."""
     if problem == RECOVERED:
-        return {name: CHANGES[name] for name in OF_RECOVERY}
+        return OF_RECOVERY
     return {name: change for name, change in CHANGES.items() if problem == "text" or name not in OF_TEXT}
 
 
@@ -109,16 +114,18 @@ def measure(problem: str, variant: str, seed: int, task: Task) -> Figures:
 
 def measure_recovery(variant: str, seed: int, task: Task, folder: Path) -> Figures:
     """Half the channels of every group and W8A8 everywhere, and the usual recovery with a variant's changes."""
-    recovery = replace(RECOVERY, **CHANGES[variant])
+    recovery = replace(RECOVERY, **OF_RECOVERY[variant])
+    share = 0.0 if "without floats" in variant else CompressionSettings().float_share
+    settings = CompressionSettings(recovery=recovery, float_share=share)
     space = joint_space(task, ("w8a8", 32), (KEEP, 1.0), students=None)
-    compressor = Compressor(space, StudentStore(folder), seed, CompressionSettings(recovery=recovery))
+    compressor = Compressor(space, StudentStore(folder), seed, settings)
     layers = {name: layer.admit(LayerPolicy.parse("w8a8")) for name, layer in space.teacher.layers.items()}
     compressed = compressor.compress(Policy.build(keep=dict.fromkeys(space.teacher.groups, KEEP), layers=layers))
     start = time.perf_counter()
     recovered = compressor.recover(compressed)
     seconds = round(time.perf_counter() - start, 2)
     before = accuracies(task, compressed.module)["validation"]
-    return {"seconds": seconds, "before": before, **accuracies(task, recovered.module)}
+    return {"seconds": seconds, "steps": recovery.steps, "before": before, **accuracies(task, recovered.module)}
 
 
 def accuracies(task: Task, module: nn.Module) -> Figures:

@@ -33,7 +33,7 @@ WORDS = 24  # a sample
 VOCABULARY = 2000
 WINDOWS = 6  # of every docstring, at most
 BATCH = 64
-TEXT_TEACHER_STEPS = 1000
+TEXT_TEACHER_STEPS = 1800
 _WORD = re.compile(r"[a-z]+|[0-9]|[^\sa-z0-9]")
 
 
@@ -139,10 +139,10 @@ def _batches(rows: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def _text_teacher(loader: DataLoader[tuple[Tensor, ...]], samples: int) -> nn.Module:
     with seeded(0):
-        model = TextNet(width=96, blocks=3, heads=4, dropout=0.4)
+        model = TextNet(width=96, blocks=2, heads=4, dropout=0.3)
     file = f"distillation-text-{TEXT_TEACHER_STEPS}-{samples}-{digest_seed(*map(str, loader.dataset[0])):x}.safetensors"
     if not load_weights(model, file):
-        fit(model, loader, _loss, steps=TEXT_TEACHER_STEPS, learning_rate=2e-3, weight_decay=5e-2, seed=0)
+        fit(model, loader, _loss, steps=TEXT_TEACHER_STEPS, learning_rate=3e-3, weight_decay=5e-2, seed=0)
         save_weights(model, file)
     return model.eval()
 
@@ -153,5 +153,5 @@ def _loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 PROBLEMS: Mapping[str, Problem] = {
     "digits": Problem(digits.task, lambda: digits.build_student(1, 0.5), 400, digits.STUDENT_LEARNING_RATE),
-    "text": Problem(text_task, lambda: TextNet(width=24, blocks=1, heads=2), 1600, 5e-3),
+    "text": Problem(text_task, lambda: TextNet(width=16, blocks=1, heads=2), 800, 5e-3),
 }

@@ -212,6 +212,7 @@ class Job:
             "calibration_samples": self.settings.calibration_samples,
             "importance": self.settings.importance,
             "pruning_steps": self.settings.pruning_steps,
+            "float_share": self.settings.float_share,
             "distillation": student.techniques(),
             "recovery_distillation": recovery.techniques(),
             **self._full_training(),
