@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kneepoint.tasks.batches import leaves
+from kneepoint.tasks.batches import leaves, main_output
 from kneepoint.tasks.class_axis import class_axis
 
 
@@ -102,7 +102,7 @@ def _head(student: Tensor, teacher: Tensor, targets: Any) -> Head:
 
 def _pairs(outputs: Any, taught: Any, targets: Any) -> Iterator[tuple[Tensor, Tensor, Any]]:
     if isinstance(outputs, Tensor):
-        yield outputs, taught if isinstance(taught, Tensor) else leaves(taught)[0], _only(targets)
+        yield outputs, main_output(taught), _only(targets)
     elif isinstance(outputs, Mapping):
         yield from _named_pairs(outputs, taught, targets)
     else:
@@ -111,7 +111,8 @@ def _pairs(outputs: Any, taught: Any, targets: Any) -> Iterator[tuple[Tensor, Te
             if isinstance(targets, Sequence) and len(targets) == len(outputs)
             else [targets] * len(outputs)
         )
-        for student, teacher, target in zip(outputs, taught, own, strict=True):
+        given = taught.values() if isinstance(taught, Mapping) else taught
+        for student, teacher, target in zip(outputs, given, own, strict=True):
             yield from () if student is None else _pairs(student, teacher, target)
 
 

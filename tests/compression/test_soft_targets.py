@@ -65,6 +65,8 @@ def test_an_entry_called_logits_is_what_counts() -> None:
         soft_loss({"hidden": hidden, "logits": student}, {"hidden": -hidden, "logits": teacher}, CLASSES, 2.0) == bare
     )
     assert soft_loss({"logits": student}, {"logits": teacher}, {"logits": CLASSES}, 2.0) == bare
+    assert soft_loss(student, {"hidden": hidden, "logits": teacher}, CLASSES, 2.0) == bare
+    assert soft_loss((student,), {"logits": teacher}, CLASSES, 2.0) == bare
 
 
 @pytest.mark.parametrize("form", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))])
