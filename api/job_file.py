@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kneepoint.compression.distillation import Distillation
+from kneepoint.compression.distillation import STUDENT_TRAINING, Distillation
 from kneepoint.compression.ranges import RangeMethod
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings, ScaleMethod
 from kneepoint.objectives.objective import Objective, objective
@@ -25,6 +25,7 @@ from kneepoint.spaces.students import StudentFamily
 from kneepoint.spaces.widths import CHANNEL_MULTIPLE
 from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
+from kneepoint.tasks.training import Precision
 
 CALLBACKS = {
     "mlflow": "kneepoint.search.mlflow_callback:MlflowCallback",
@@ -53,27 +54,44 @@ class SpaceSection(_Section):
     channel_multiple: int = Field(default=CHANNEL_MULTIPLE, ge=1)
 
 
+class DistillationSection(_Section):
+    """What may be added to learning from the teacher; :class:`kneepoint.Distillation` says what each does."""
+
+    warm_up: float = Field(default=STUDENT_TRAINING.warm_up, ge=0, le=1)
+    accumulation: int = Field(default=STUDENT_TRAINING.accumulation, ge=1)
+    precision: Precision = STUDENT_TRAINING.precision
+    hidden_hints: float = Field(default=STUDENT_TRAINING.hidden_hints, ge=0)
+    attention_hints: float = Field(default=STUDENT_TRAINING.attention_hints, ge=0)
+    dynamic_weights: bool = STUDENT_TRAINING.dynamic_weights
+    follow_gap: bool = STUDENT_TRAINING.follow_gap
+    general_share: float = Field(default=STUDENT_TRAINING.general_share, ge=0, le=1)
+    teacher_cache_mb: float = Field(default=STUDENT_TRAINING.teacher_cache_mb, ge=0)
+
+
 class TrainingSection(_Section):
     """How students are trained and compressed networks recover.
 
-    ``full_steps`` asks for a last fidelity: the best of the recovered networks, trained for so many steps as they were
-    for ``recovery_steps``.
+    A temperature or alpha of null is what suits the kind of problem. ``full_steps`` asks for a last fidelity: the best
+    of the recovered networks, trained for so many steps as they were for ``recovery_steps``.
     """
 
     student_steps: int = Field(default=CompressionSettings().student.steps, ge=1)
     student_learning_rate: float = Field(default=CompressionSettings().student.learning_rate, gt=0)
     recovery_steps: int = Field(default=CompressionSettings().recovery.steps, ge=1)
     recovery_learning_rate: float = Field(default=CompressionSettings().recovery.learning_rate, gt=0)
-    temperature: float = Field(default=CompressionSettings().student.temperature, gt=0)
-    alpha: float = Field(default=CompressionSettings().student.alpha, ge=0, le=1)
+    temperature: float | None = Field(default=CompressionSettings().student.temperature, gt=0)
+    alpha: float | None = Field(default=CompressionSettings().student.alpha, ge=0, le=1)
     weight_decay: float = Field(default=CompressionSettings().student.weight_decay, ge=0)
-    recovery_temperature: float = Field(default=CompressionSettings().recovery.temperature, gt=0)
-    recovery_alpha: float = Field(default=CompressionSettings().recovery.alpha, ge=0, le=1)
+    recovery_temperature: float | None = Field(default=CompressionSettings().recovery.temperature, gt=0)
+    recovery_alpha: float | None = Field(default=CompressionSettings().recovery.alpha, ge=0, le=1)
     recovery_weight_decay: float = Field(default=CompressionSettings().recovery.weight_decay, ge=0)
     calibration_samples: int = Field(default=CompressionSettings().calibration_samples, ge=1)
     importance: Importance = CompressionSettings().importance
     pruning_steps: int = Field(default=CompressionSettings().pruning_steps, ge=1)
+    float_share: float = Field(default=CompressionSettings().float_share, ge=0, le=1)
     full_steps: int | None = Field(default=None, ge=1)
+    distillation: DistillationSection = DistillationSection()
+    recovery_distillation: DistillationSection = DistillationSection()
 
     def settings(self, quantization: QuantizationSettings) -> CompressionSettings:
         """As the compressor takes them."""
@@ -83,16 +101,24 @@ class TrainingSection(_Section):
             self.recovery_temperature,
             self.recovery_alpha,
             self.recovery_weight_decay,
+            **self.recovery_distillation.model_dump(),
+        )
+        student = Distillation(
+            self.student_steps,
+            self.student_learning_rate,
+            self.temperature,
+            self.alpha,
+            self.weight_decay,
+            **self.distillation.model_dump(),
         )
         return CompressionSettings(
-            Distillation(
-                self.student_steps, self.student_learning_rate, self.temperature, self.alpha, self.weight_decay
-            ),
+            student,
             recovery,
             self.calibration_samples,
             quantization,
             self.importance,
             self.pruning_steps,
+            self.float_share,
             None if self.full_steps is None else replace(recovery, steps=self.full_steps),
         )
 
@@ -335,6 +361,8 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "space": SpaceSection,
         "training": TrainingSection,
+        "distillation": DistillationSection,
+        "recovery_distillation": DistillationSection,
         "students": StudentsSection,
         "workers": WorkersSection,
     }

@@ -17,7 +17,7 @@ from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.distillation import Distillation, distill
 from kneepoint.compression.equalization import equalize
 from kneepoint.compression.prepared import PreparedNetwork, quantizable
-from kneepoint.compression.pruning import Ranker, first_pairs, kept_channels, prune_in_stages, ranker
+from kneepoint.compression.pruning import Ranker, first_pairs, kept_channels, prune_in_stages, ranker, train_pruned
 from kneepoint.compression.quantizers import scale_that_holds_bias
 from kneepoint.compression.ranges import Observed, Observer, observe
 from kneepoint.compression.settings import CompressionSettings
@@ -108,12 +108,13 @@ class Compressor:
     ) -> CompressedNetwork:
         """``compressed`` after a distillation through its own quantizers: the settings' recovery, or another.
 
-        Activation ranges are those of the network with its weights rounded. From then on the scales stay, so that the
-        weights settle on the grid they will be stored on.
+        A pruned network with BatchNorm learns in floats first, as the settings' ``float_share`` says. Activation ranges
+        are those of the network with its weights rounded. From then on the scales stay, so that the weights settle on
+        the grid they will be stored on.
         """
         training = training or self.settings.recovery
-        if self.settings.pruning_steps > 1 and compressed.kept:
-            compressed = self._pruned_in_stages(compressed.policy, report)
+        if compressed.kept:
+            compressed, training = self._trained_in_floats(compressed, training, report)
         compressed = self._recalibrated(compressed)
         trained = trainable_simulation(compressed.network, compressed.folded, compressed.plan)
         seed = digest_seed("recover", compressed.policy.id, self.seed)
@@ -256,9 +257,36 @@ class Compressor:
         statistics = lambda: input_statistics(network, folded, inputs())  # noqa: E731 - evaluated when asked for
         return PreparedNetwork(network, folded, kept, self.settings.quantization, inputs, statistics)
 
-    def _pruned_in_stages(self, policy: Policy, report: Report | None) -> CompressedNetwork:
-        source = self._source(policy, report)
-        kept, values = prune_in_stages(
+    def _trained_in_floats(
+        self, compressed: CompressedNetwork, training: Distillation, report: Report | None
+    ) -> tuple[CompressedNetwork, Distillation]:
+        """A pruned network after its stages and its training in floats, quantized; and the training that is left."""
+        policy = compressed.policy
+        share = self.settings.float_share if compressed.network.folds else 0.0
+        steps = min(round(share * training.steps), training.steps - 1)
+        if self.settings.pruning_steps == 1 and steps < 1:
+            return compressed, training
+        source, kept = self._source(policy, report), compressed.kept
+        values: Mapping[str, Tensor] = source.tensors
+        if self.settings.pruning_steps > 1:
+            kept, values = self._pruned_in_stages(source, policy, report)
+        if steps >= 1:
+            rate = max(training.learning_rate, self.settings.student.learning_rate)
+            first, seed = (
+                replace(training, steps=steps, learning_rate=rate),
+                digest_seed("floats", policy.id, self.seed),
+            )
+            progress = _progress(report, "training in floats")
+            values = train_pruned(self.task, source.network, kept, values, first, seed, progress)
+        folded, _ = self._cut(source, kept, values)
+        quantized = _quantized(policy, self._prepared_alone(source.network, folded, kept))
+        return quantized, replace(training, steps=training.steps - max(0, steps))
+
+    def _pruned_in_stages(
+        self, source: _Source, policy: Policy, report: Report | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The channels that are left, and full-size values."""
+        return prune_in_stages(
             self.task,
             source.network,
             source.tensors,
@@ -269,8 +297,6 @@ class Compressor:
             digest_seed("stages", policy.id, self.seed),
             lambda stage: _progress(report, f"pruning, stage {stage + 1}"),
         )
-        folded, _ = self._cut(source, kept, values)
-        return _quantized(policy, self._prepared_alone(source.network, folded, kept))
 
     def _recalibrated(self, compressed: CompressedNetwork) -> CompressedNetwork:
         names = list(compressed.plan.activations)

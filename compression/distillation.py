@@ -1,41 +1,28 @@
-"""Learning from the teacher: the loss of Hinton et al. (2015), for students and for recovery after compression."""
+"""Learning from the teacher, for students and for recovery after compression.
+
+What each part of the loss gives over plain training was measured: docs/distillation.md. What gave nothing is off by
+default.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from kneepoint.compression.distillation_loss import DistillationLoss
+from kneepoint.compression.distillation_settings import RECOVERY as RECOVERY  # what a caller needs beside it
+from kneepoint.compression.distillation_settings import STUDENT_TRAINING as STUDENT_TRAINING
+from kneepoint.compression.distillation_settings import Distillation as Distillation
+from kneepoint.compression.hints import Hints
+from kneepoint.compression.observing import Observed, observe_call
+from kneepoint.compression.teacher_outputs import may_recur, teacher_outputs
 from kneepoint.tasks.batches import leaves
 from kneepoint.tasks.modes import module_mode
+from kneepoint.tasks.seeding import digest_seed, seeded
 from kneepoint.tasks.task import Task
-from kneepoint.tasks.training import BatchLoss, Progress, Training
+from kneepoint.tasks.training import Progress, Training
 
-
-@dataclass(frozen=True)
-class Distillation:
-    """How a network is trained from the teacher.
-
-    Attributes:
-        steps: Optimizer steps.
-        learning_rate: The highest one of the schedule.
-        temperature: Softens both logits; above 0.
-        alpha: Share of the teacher's signal in the loss, in [0, 1]; the rest is the task's own loss.
-        weight_decay: Decoupled weight decay.
-    """
-
-    steps: int
-    learning_rate: float
-    temperature: float = 2.0
-    alpha: float = 0.7
-    weight_decay: float = 1e-4
-
-
-STUDENT_TRAINING = Distillation(steps=600, learning_rate=6e-3)
-RECOVERY = Distillation(steps=150, learning_rate=1e-3, weight_decay=0.0)
+_MEGABYTE = 10**6
 
 
 def distill(
@@ -46,7 +33,7 @@ def distill(
     Args:
         task: Its model is the teacher, its ``train`` the data, its ``loss`` the hard part of the loss.
         module: Any module with the teacher's inputs and outputs.
-        settings: Steps, rates, temperature and alpha.
+        settings: Steps, rates, and the parts of the loss.
         seed: Governs batches and augmentation.
         on_progress: Called after every step.
 
@@ -67,51 +54,33 @@ def begin_distillation(task: Task, module: nn.Module, settings: Distillation, se
     return Training(
         module,
         task.train,
-        distillation_loss(task, settings),
+        distillation_loss(task, module, settings, seed),
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         seed=seed,
+        warm_up=settings.warm_up,
+        accumulation=settings.accumulation,
+        precision=settings.precision,
     )
 
 
-def distillation_loss(task: Task, settings: Distillation) -> BatchLoss:
-    """The loss alpha x soft + (1 - alpha) x hard.
-
-    The soft part is T^2 x KL(softmax(teacher / T) || softmax(student / T)) where the targets are class indices (Hinton,
-    Vinyals & Dean 2015, section 2), and the mean squared error between the outputs otherwise.
-    """
-
-    def loss(module: nn.Module, inputs: Any, targets: Any) -> Tensor:
-        outputs = task.call(module, inputs)
-        hard = task.loss(outputs, targets)
-        if settings.alpha == 0.0:
-            return hard
-        with torch.no_grad(), module_mode(task.model, training=False):
-            taught = task.call(task.model, inputs)
-        soft = soft_loss(outputs, taught, targets, settings.temperature)
-        return settings.alpha * soft + (1.0 - settings.alpha) * hard
-
-    return loss
+def distillation_loss(task: Task, module: nn.Module, settings: Distillation, seed: int = 0) -> DistillationLoss:
+    """The loss of a training of ``module``; a teacher's outputs are kept where they are all that is asked of it."""
+    hinted = settings.hidden_hints > 0 or settings.attention_hints > 0
+    hints = _matched_hints(task, module, digest_seed("hints", seed)) if hinted else None
+    kept = settings.teacher_cache_mb * _MEGABYTE
+    needs_teacher = settings.alpha != 0 or settings.follow_gap or settings.general_share > 0
+    cached = kept > 0 and not hinted and needs_teacher and may_recur(task, settings.batches)
+    return DistillationLoss(task, settings, hints, teacher_outputs(task, int(kept)) if cached else None)
 
 
-def soft_loss(outputs: Any, taught: Any, targets: Any, temperature: float) -> Tensor:
-    """How far ``outputs`` are from the teacher's, averaged over samples; see :func:`distillation_loss`."""
-    pairs = list(zip(leaves(outputs), leaves(taught), strict=True))
-    if not is_classification(outputs, targets):
-        return torch.stack([F.mse_loss(student, teacher) for student, teacher in pairs]).mean()
-    student, teacher = pairs[0]
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1).mean()
-    return divergence * temperature**2
+def _matched_hints(task: Task, module: nn.Module, seed: int) -> Hints:
+    """What the example input shows of both networks, matched."""
+    return Hints(_observed(task, module), _observed(task, task.model), seed)
 
 
-def is_classification(outputs: Any, targets: Any) -> bool:
-    """Whether targets are the indices of classes, of which ``outputs`` are the logits along axis 1."""
-    return (
-        isinstance(outputs, Tensor)
-        and isinstance(targets, Tensor)
-        and not targets.is_floating_point()
-        and targets.shape == (outputs.shape[0], *outputs.shape[2:])
-    )
+def _observed(task: Task, module: nn.Module) -> Observed:
+    samples = len(leaves(task.example_input)[0])
+    with seeded(0), torch.no_grad(), module_mode(module, training=False):
+        return observe_call(lambda: task.call(module, task.example_input), module, samples)[1]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from kneepoint.compression.distillation import is_classification
+from kneepoint.compression.soft_targets import Head, heads_of
 from kneepoint.compression.watching import in_signature_order
 from kneepoint.spaces.tracing import attribute_of
 from kneepoint.tasks.batches import leaves, transform
@@ -45,7 +45,7 @@ def output_distances(
         seed: Of the drawn labels.
 
     Returns:
-        For each of ``others`` the distance by node, as :func:`kneepoint.compression.distillation.soft_loss` of
+        For each of ``others`` the distance by node, as :func:`kneepoint.compression.soft_targets.soft_loss` of
         temperature 1 would have it: nats a prediction where targets are classes, else a mean squared error.
     """
     moved = [dict.fromkeys(names, 0.0) for _ in others]
@@ -156,14 +156,21 @@ def _drawn(outputs: Any, targets: Any) -> Tensor:
     Where targets are classes it is the log-likelihood of labels drawn from the prediction, scaled so that half its
     square counts a prediction once; else a sum with normal weights.
     """
-    if not is_classification(outputs, targets):
-        every = leaves(outputs)
-        return torch.stack(
-            [(torch.randn_like(leaf) * leaf).sum() * (len(leaf) / (len(every) * leaf.numel())) ** 0.5 for leaf in every]
-        ).sum()
-    rows: Tensor = F.log_softmax(outputs, dim=1).movedim(1, -1).flatten(0, -2)
+    heads = heads_of(outputs, outputs, targets)
+    total: Tensor = torch.stack([_drawn_of(head) for head in heads]).sum() * len(heads) ** -0.5
+    return total
+
+
+def _drawn_of(head: Head) -> Tensor:
+    """The share of one output."""
+    values = head.student
+    if not head.classes:
+        weighed: Tensor = (torch.randn_like(values) * values).sum() * (len(values) / values.numel()) ** 0.5
+        return weighed
+    rows: Tensor = F.log_softmax(values, dim=-1)
+    rows = rows.flatten(0, -2) if head.counted is None else rows[head.counted]
     labels = torch.multinomial(rows.detach().exp(), 1)
-    scale: float = (len(outputs) / (2 * len(rows))) ** 0.5
+    scale: float = (len(values) / (2 * max(1, len(rows)))) ** 0.5
     return rows.gather(1, labels).sum() * scale
 
 

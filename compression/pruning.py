@@ -162,10 +162,36 @@ def prune_in_stages(
     *coarse, last = stages(policy, steps)
     for stage, target in enumerate(coarse):
         kept = _next_kept(network, target, values, rank, kept)
-        small = trainable(cut(network, kept, _with_parameters(network, values)))
-        distill(task, small, training, seed + stage, progress(stage))
-        values = {**values, **expanded(network, kept, tensors_of(small))}
+        values = train_pruned(task, network, kept, values, training, seed + stage, progress(stage))
     return _next_kept(network, last, values, rank, kept), values
+
+
+def train_pruned(
+    task: Task,
+    network: Network,
+    kept: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    training: Distillation,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Train a float network of some channels, with its BatchNorm, which learns faster than what is left after folding.
+
+    Args:
+        task: Its model teaches, its training data is trained on.
+        network: The full structure.
+        kept: Sorted indices of the channels that are left, by group.
+        tensors: Full-size values to start from, by name; left untouched.
+        training: How it is trained.
+        seed: Governs the training.
+        progress: What it reports to.
+
+    Returns:
+        Full-size values, of which those of channels that went are zero.
+    """
+    small = trainable(cut(network, kept, _with_parameters(network, tensors)))
+    distill(task, small, training, seed, progress)
+    return {**tensors, **expanded(network, kept, tensors_of(small))}
 
 
 def among_kept(ranking: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -46,6 +46,8 @@ class CompressionSettings:
         quantization: How floats become integers.
         importance: What decides which channels stay; one of :data:`kneepoint.spaces.ranking.IMPORTANCES`.
         pruning_steps: Stages in which a recovered network is pruned, with training between them; 1 prunes at once.
+        float_share: The share of a pruned network's recovery that trains its floats, before BatchNorm is folded and
+            numbers are rounded; at the students' learning rate, where that is higher. Without BatchNorm it is none.
         full: How the best of the recovered networks are trained to their end, from compression on; None for not at all.
     """
 
@@ -55,4 +57,5 @@ class CompressionSettings:
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
     importance: Importance = "taylor"
     pruning_steps: int = 1
+    float_share: float = 0.7
     full: Distillation | None = None

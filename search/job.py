@@ -196,7 +196,7 @@ class Job:
             "fingerprint": self.task.fingerprint(),
         }
 
-    def _training_json(self) -> dict[str, int | float | str]:
+    def _training_json(self) -> dict[str, Any]:
         student, recovery = self.settings.student, self.settings.recovery
         return {
             "student_steps": student.steps,
@@ -212,10 +212,13 @@ class Job:
             "calibration_samples": self.settings.calibration_samples,
             "importance": self.settings.importance,
             "pruning_steps": self.settings.pruning_steps,
+            "float_share": self.settings.float_share,
+            "distillation": student.techniques(),
+            "recovery_distillation": recovery.techniques(),
             **self._full_training(),
         }
 
-    def _full_training(self) -> dict[str, int | float | str]:
+    def _full_training(self) -> dict[str, Any]:
         """Its steps; and all of it where it differs from recovery in more, which a job file cannot ask for."""
         full = self.settings.full
         if full is None:

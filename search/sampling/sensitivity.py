@@ -9,10 +9,10 @@ from functools import cached_property
 from torch import fx
 
 from kneepoint.compression.compressor import Compressor
-from kneepoint.compression.distillation import soft_loss
 from kneepoint.compression.output_distance import output_distances
 from kneepoint.compression.prefixes import SharedPrefixes
 from kneepoint.compression.pruning import first_pairs
+from kneepoint.compression.soft_targets import soft_loss
 from kneepoint.spaces.joint_space import STUDENT, Choice, JointSpace
 from kneepoint.spaces.network import Layer, Network
 from kneepoint.spaces.policy import Policy

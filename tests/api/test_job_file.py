@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kneepoint.compression.settings import CompressionSettings
 from kneepoint.front_door import run_file
 from kneepoint.job_file import default_threads, parse_job, read_job_file, resolve_job, resumable
 from kneepoint.search.job import same_job
@@ -48,6 +49,25 @@ def test_full_training_is_recovery_for_longer_and_survives_the_run_directory(fol
     assert same_job(plain.to_json(), job.to_json()) == "training"
 
 
+def test_every_way_to_distil_survives_the_run_directory(folder: Path) -> None:
+    plain = resolve_job(parse_job(MINIMAL, "job"), folder)
+    assert plain.settings == CompressionSettings()
+    training = {
+        "temperature": 4.0,
+        "alpha": None,
+        "float_share": 0.25,
+        "distillation": {"hidden_hints": 0.5, "dynamic_weights": True, "precision": "float32", "accumulation": 2},
+        "recovery_distillation": {"general_share": 0.5, "follow_gap": True, "warm_up": 0.0, "teacher_cache_mb": 0},
+    }
+    job = resolve_job(parse_job({**MINIMAL, "training": training}, "job"), folder)
+    student, recovery = job.settings.student, job.settings.recovery
+    assert (student.temperature, student.alpha, student.hidden_hints, student.accumulation) == (4.0, None, 0.5, 2)
+    assert (recovery.temperature, recovery.general_share, recovery.follow_gap, recovery.warm_up) == (None, 0.5, True, 0)
+    assert job.settings.float_share == 0.25
+    assert resolve_job(resumable(job.to_json()), folder).settings == job.settings
+    assert same_job(plain.to_json(), job.to_json()) == "training"
+
+
 def test_workers_cluster_and_storage_survive_the_run_directory_and_are_no_part_of_the_job(folder: Path) -> None:
     plain = resolve_job(parse_job(MINIMAL, "job"), folder)
     more = {"workers": {"count": 3, "gpus": 0.5}, "ray": "auto", "storage": "postgresql://me@host/runs"}
@@ -87,6 +107,19 @@ def test_callbacks_are_names_or_references(folder: Path) -> None:
         ({"objectives": []}, "objectives: List should have at least 1 item"),
         ({"trials": "many"}, "trials: Input should be a valid integer; got 'many'"),
         ({"training": {"alpha": 2.0}}, "training.alpha: Input should be less than or equal to 1"),
+        ({"training": {"float_share": -1}}, "training.float_share: Input should be greater than or equal to 0"),
+        (
+            {"training": {"distillation": {"hiden_hints": 1.0}}},
+            "unknown key 'training.distillation.hiden_hints'; did you mean 'hidden_hints'",
+        ),
+        (
+            {"training": {"recovery_distillation": {"precision": "half"}}},
+            "training.recovery_distillation.precision: Input should be 'auto', 'float32' or 'bfloat16'; got 'half'",
+        ),
+        (
+            {"training": {"distillation": {"accumulation": 0}}},
+            "training.distillation.accumulation: Input should be greater than or equal to 1; got 0",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_named(change: dict[str, object], text: str) -> None:

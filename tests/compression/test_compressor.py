@@ -127,6 +127,7 @@ def test_a_pruned_network_has_the_channels_it_kept(compressor_of: CompressorOf) 
 
 def test_recovery_learns(compressor_of: CompressorOf) -> None:
     compressor = compressor_of("vision")
+    compressor.settings = replace(compressor.settings, float_share=0.0)
     before = compressor.compress(policies(compressor)["4 pruned"])
     reports: list[tuple[str, int, int]] = []
     after = compressor.recover(before, lambda *report: reports.append(report))
@@ -334,6 +335,24 @@ def test_pruning_in_stages_reaches_the_same_width(compressor_of: CompressorOf) -
         group: len(rows) for group, rows in pruned.kept.items()
     }
     assert torch.isfinite(outputs(compressor, recovered.module)[0]).all()
+
+
+@pytest.mark.parametrize(("share", "floats"), [(0.0, 0), (0.5, 2), (1.0, 3)])
+def test_a_pruned_network_learns_in_floats_first(share: float, floats: int, compressor_of: CompressorOf) -> None:
+    compressor = compressor_of("vision")
+    compressor.settings = replace(compressor.settings, float_share=share)
+    pruned = compressor.compress(policies(compressor)["4 pruned"])
+    reports: list[tuple[str, int, int]] = []
+    recovered = compressor.recover(pruned, lambda *report: reports.append(report))
+    assert [what for what, _, _ in reports] == ["training in floats"] * floats + ["recovering"] * (4 - floats)
+    assert recovered.kept == pruned.kept
+    reports.clear()
+    compressor.recover(compressor.compress(policies(compressor)["8"]), lambda *report: reports.append(report))
+    assert [what for what, _, _ in reports] == ["recovering"] * 4  # nothing was cut
+    reports.clear()
+    text = compressor_of("text", folder="text")
+    text.recover(text.compress(policies(text)["4 pruned"]), lambda *report: reports.append(report))
+    assert [what for what, _, _ in reports] == ["recovering"] * 4  # nothing was folded
 
 
 class Grouped(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from kneepoint.compression.distillation import soft_loss
 from kneepoint.compression.output_distance import output_distances
+from kneepoint.compression.soft_targets import soft_loss
 from kneepoint.spaces.tracing import copy_graph_module, trace
 
 SAMPLES = 2000
