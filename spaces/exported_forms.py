@@ -58,11 +58,32 @@ def _combined(network: Network, operation: Operation, operator: Operator, _: Mut
     yield operator
 
 
+def _reciprocal_root(
+    _: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]
+) -> _Rows:
+    """ONNX has a root and a reciprocal."""
+    yield replace(_before(operator, tensors, "root", "Sqrt"), function="sqrt")
+    inputs = (f"{operation.name}: root",)
+    yield replace(operator, inputs=inputs, kind="activation", function="reciprocal")
+
+
+def _rows(_: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]) -> _Rows:
+    """What rows are filled up with is cut off behind a lookup."""
+    weight, shape = operator.weight, tensors[operator.output].shape
+    if weight is None or weight.format != "packed" or weight.shape[1] == shape[-1]:
+        yield operator
+        return
+    filled = f"{operation.name}: filled"
+    tensors[filled] = Tensor(filled, (*shape[:-1], weight.shape[1]))
+    yield replace(operator, output=filled)
+    yield Operator(f"{operator.name}: cut", ONNX_KINDS["Slice"], (filled,), operator.output, function="Slice")
+
+
 def _before(operator: Operator, tensors: MutableMapping[str, Tensor], part: str, function: str) -> Operator:
     """An operator of the same shape, which reads what ``operator`` read."""
     output = f"{operator.output}: {part}"
     tensors[output] = Tensor(output, tensors[operator.output].shape)
-    kind = ONNX_KINDS[function]
+    kind = ONNX_KINDS.get(function, "activation")
     return replace(operator, name=f"{operator.name}: {part}", kind=kind, output=output, function=function)
 
 
@@ -70,6 +91,8 @@ _Rows = Iterator[Operator]
 _Rule = Callable[[Network, Operation, Operator, MutableMapping[str, Tensor]], _Rows]
 _RULES: Mapping[str, _Rule] = {
     "ne": _unequal,
+    "rsqrt": _reciprocal_root,
+    "embedding": _rows,
     "cumsum": _running_sum,
     "type_as": _converted,
     **dict.fromkeys(_NEUTRAL, _combined),
