@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kneepoint.spaces.quant_plan import ActivationQuant, WeightQuant
 
 SMALLEST_SCALE = 1e-8  # a channel of zeros still needs a scale
+BLOCK_LIMIT = 127
+"""The largest integer of activations that have a scale for every block."""
 _BIAS_LIMIT = 2**30
 
 # --- weights -------------------------------------------------------------------------------------------------------
@@ -30,11 +33,11 @@ def integers(weight: Tensor, scale: Tensor, quant: WeightQuant) -> Tensor:
     """The integers (as floats) of ``weight`` under a ``scale`` that broadcasts: rounded, or the sign for one bit."""
     if quant.bits == 1:
         return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
-    return torch.round(weight / scale).clamp(-quant.limit, quant.limit)
+    return torch.round(weight / scale).clamp(quant.lowest, quant.limit)
 
 
 def quantize_weight(weight: Tensor, quant: WeightQuant) -> Tensor:
-    """The integers an artifact stores: int8 within [-limit, limit], in the shape of ``weight``."""
+    """The integers an artifact stores: int8 within [lowest, limit], in the shape of ``weight``."""
     return integers(weight.detach(), expanded_scale(weight, quant), quant).to(torch.int8)
 
 
@@ -46,7 +49,7 @@ def dequantized_weight(weight: Tensor, quant: WeightQuant) -> Tensor:
     return weight.detach().half().float() if quant.bits == 16 else weight.detach()
 
 
-def straight_through_weight(weight: Tensor, scale: Tensor, bits: int, limit: int) -> Tensor:
+def straight_through_weight(weight: Tensor, scale: Tensor, bits: int, group_size: int = 0) -> Tensor:
     """As :func:`dequantized_weight` for integers, with the gradient of the identity inside the range.
 
     Bengio, Leonard & Courville (2013), section 3.2. One bit has no range, and lets every gradient through.
@@ -55,11 +58,13 @@ def straight_through_weight(weight: Tensor, scale: Tensor, bits: int, limit: int
         weight: Float.
         scale: Broadcasts against ``weight``.
         bits: Of the weight.
-        limit: The largest integer.
+        group_size: Input features that share one scale, which may then be negative; 0 for all of a channel.
     """
-    inside = weight if bits == 1 else torch.clamp(weight, -limit * scale, limit * scale)
+    quant = WeightQuant(bits, group_size=group_size)
+    ends = (quant.lowest * scale, quant.limit * scale)
+    inside = weight if bits == 1 else torch.clamp(weight, torch.minimum(*ends), torch.maximum(*ends))
     with torch.no_grad():
-        rounded = integers(weight, scale, WeightQuant(bits)) * scale
+        rounded = integers(weight, scale, quant) * scale
     return inside + (rounded - inside).detach()
 
 
@@ -92,6 +97,25 @@ def fake_quantize_dynamic(x: Tensor) -> Tensor:
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)
         zero_point = (-low / scale).round().clamp(0, 255)
         rounded = (x.div(scale).round_().add_(zero_point).clamp_(0, 255) - zero_point).mul_(scale)
+    return x + (rounded - x).detach() if x.requires_grad else rounded
+
+
+def fake_quantize_blocks(x: Tensor, size: int) -> Tensor:
+    """``x`` through signed bytes and back, with a scale for every ``size`` features of every row.
+
+    That is what ONNX Runtime's MatMulNBits does to its input at accuracy level 4: round(x / scale), where scale is the
+    largest magnitude over 127. The gradient is that of the identity, because no value lies outside the range.
+
+    Args:
+        x: (..., features).
+        size: Features that share a scale; the last of a row may be fewer.
+    """
+    with torch.no_grad():
+        features = x.shape[-1]
+        blocks = functional.pad(x, (0, -features % size)).unflatten(-1, (-1, size))
+        scale = blocks.abs().amax(-1, keepdim=True) / BLOCK_LIMIT
+        steps = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))
+        rounded: Tensor = blocks.mul(steps).round_().mul_(scale).flatten(-2)[..., :features]
     return x + (rounded - x).detach() if x.requires_grad else rounded
 
 

@@ -16,6 +16,7 @@ from kneepoint.compression.quantizers import (
     dequantized_weight,
     expanded_scale,
     fake_quantize_activation,
+    fake_quantize_blocks,
     fake_quantize_dynamic,
     straight_through_weight,
 )
@@ -114,7 +115,8 @@ def trainable_simulation(network: Network, folded: fx.GraphModule, plan: QuantPl
         tensors[scale_name] = expanded_scale(state[operation.weight], quant)
         with graph.inserting_before(node):
             scale = graph.get_attr(scale_name)
-            weight = graph.call_function(straight_through_weight, (node.args[position], scale, quant.bits, quant.limit))
+            arguments = (node.args[position], scale, quant.bits, quant.group_size)
+            weight = graph.call_function(straight_through_weight, arguments)
         set_argument(node, position, weight)
 
     def edit(graph: fx.Graph) -> None:
@@ -148,9 +150,14 @@ def operation_bias_scale(operation: Operation, plan: QuantPlan) -> Tensor | None
 
 
 def _quantize_dynamically(graph: fx.Graph, node: fx.Node, operation: Operation, plan: QuantPlan) -> None:
-    if operation.layer in plan.dynamic:
-        with graph.inserting_before(node):
+    if operation.kind != "linear":  # a table that is looked up has no input to round
+        return
+    with graph.inserting_before(node):
+        if operation.layer in plan.dynamic:
             set_argument(node, 0, graph.call_function(fake_quantize_dynamic, (node.args[0],)))
+        elif operation.layer in plan.blockwise:
+            size = plan.weights[operation.layer].group_size
+            set_argument(node, 0, graph.call_function(fake_quantize_blocks, (node.args[0], size)))
 
 
 def _fake_quantize(graph: fx.Graph, node: fx.Node, name: str, quant: ActivationQuant) -> fx.Node:

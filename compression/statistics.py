@@ -81,7 +81,10 @@ def input_statistics(
     """
     sums: dict[str, _Sums] = {}
     layer_of = {
-        name: layer.name for layer in network.layers.values() if layer.kind in _KINDS for name in layer.operations
+        name: layer.name
+        for layer in network.layers.values()
+        for name in layer.operations
+        if network.operation_of[name].kind in _KINDS
     }
     rows_a_batch = math.ceil(rows / max(1, len(inputs)))
 

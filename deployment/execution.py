@@ -61,7 +61,8 @@ class Execution:
             return self.task.predict(compressed.module)
         session = open_session(write(template, compressed).SerializeToString(), self.threads)
         key = _key(compressed)
-        if key not in self._checked and (compressed.plan.integer_kernels or compressed.plan.dynamic):
+        plan = compressed.plan
+        if key not in self._checked and (plan.integer_kernels or plan.dynamic or plan.blockwise):
             self._require_parity(session, compressed)
             self._checked.add(key)
         return predict(session, self.task, like=self._like)

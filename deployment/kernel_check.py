@@ -19,6 +19,8 @@ from kneepoint.hardware_models.operators import ONNX_KINDS
 
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
 _FLOAT = "fp32"
+_BYTES_LEVEL = 4
+"""The accuracy level at which MatMulNBits rounds its input to bytes."""
 _BYTES = "int8"
 
 
@@ -139,6 +141,8 @@ def _of_node(node: NodeProto, constants: Mapping[str, TensorProto], writer: Mapp
         return _shown("reorder", _FLOAT, "nhwc" if last else "", node.op_type.removeprefix("Reorder").lower())
     if product := _product(node, constants):
         return _shown(*product)
+    if node.op_type == "GatherBlockQuantized":
+        return _shown("embedding", f"packed{integer(node, 'bits', 4)}")
     if node.op_type == "Gather":
         table = constants.get(node.input[0])
         looked_up = table is not None and len(table.dims) > 1 and not integer(node, "axis", 0)
@@ -173,7 +177,8 @@ def _product(node: NodeProto, constants: Mapping[str, TensorProto]) -> tuple[str
     """Kind and format of a product of matrices that may be one of two activations."""
     formats = {"MatMul": _FLOAT, "FusedMatMul": _FLOAT, "MatMulIntegerToFloat": _BYTES, "QLinearMatMul": _BYTES}
     if node.op_type == "MatMulNBits":
-        return "linear", f"packed{integer(node, 'bits', 4)}"
+        made = "dynamic" if integer(node, "accuracy_level", 0) == _BYTES_LEVEL else "packed"
+        return "linear", f"{made}{integer(node, 'bits', 4)}"
     if node.op_type not in formats:
         return None
     second = 3 if node.op_type == "QLinearMatMul" else 1

@@ -1,4 +1,4 @@
-"""What an exported model does not need to carry: traces, paths, defaults and made-up names."""
+"""What an exported model does not need to carry: traces, paths, defaults, made-up names and copies of constants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BATCH = "batch"
 
 
 def tidy(model: ModelProto) -> None:
-    """Remove stack traces and source paths, attributes at their defaults and inner shapes; in place.
+    """Remove stack traces and source paths, attributes at their defaults, inner shapes and copies; in place.
 
     The free batch dimension, which the exporter numbers, is called ``batch``.
     """
@@ -27,7 +27,34 @@ def tidy(model: ModelProto) -> None:
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     for node in graph.node:
         _drop_defaults(node, opset)
+    _share_constants(graph)
     _name_batch(graph)
+
+
+def _share_constants(graph: GraphProto) -> None:
+    """Equal constants are stored once: torch.onnx writes masks and positions anew for every layer.
+
+    What graphs inside of nodes (branches, loop bodies) read keeps its name.
+    """
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for entry in graph.initializer:
+        known = first.setdefault((entry.data_type, tuple(entry.dims), entry.raw_data), entry.name)
+        if known != entry.name and entry.raw_data and not _is_parameter(entry.name):
+            same[entry.name] = known
+    if any(entry.HasField("g") for node in graph.node for entry in node.attribute):
+        return
+    kept = [entry for entry in graph.initializer if entry.name not in same]
+    graph.ClearField("initializer")
+    graph.initializer.extend(kept)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether it has the name that it has in the module, after which readers of the model call it."""
+    return "." in name
 
 
 def _drop_defaults(node: NodeProto, opset: int) -> None:

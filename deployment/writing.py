@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+from torch.nn import functional
 
 from kneepoint.compression.compressed import CompressedNetwork
 from kneepoint.compression.quantizers import dequantized_bias, quantize_bias, quantize_weight
 from kneepoint.compression.simulation import operation_bias_scale
 from kneepoint.deployment.group_packing import packed_groups
 from kneepoint.deployment.template import DOMAIN, NAME, OPSET, SIZES, Template
+from kneepoint.spaces.constant_folding import folded_operations
 from kneepoint.spaces.network import LAYER_KINDS, Network, Operation
 from kneepoint.spaces.policy import INTEGER_ACTIVATIONS
 from kneepoint.spaces.quant_plan import FLOAT_WEIGHT, ActivationQuant, WeightQuant
@@ -26,6 +30,8 @@ from kneepoint.spaces.tracing import argument_of, operator_name
 _NARROW: Mapping[str, tuple[type[np.generic], int]] = {"int4": (ml_dtypes.int4, 21), "int2": (ml_dtypes.int2, 25)}
 """Container to its element type, and the first opset that has it."""
 _CONTRIBUTED = "com.microsoft"
+_BLOCKWISE = 4
+"""The accuracy level of a MatMulNBits that rounds its input to bytes, block by block."""
 _MATRIX = 2
 """Axes of a value on which a linear layer is one Gemm."""
 
@@ -79,6 +85,11 @@ class _Writer:
         return {
             node.name: argument_of(node, 6, "groups", 1) for node in nodes if operator_name(node).startswith("conv")
         }
+
+    @cached_property
+    def folded(self) -> frozenset[str]:
+        """Operations that ONNX Runtime computes once, when it loads."""
+        return frozenset(folded_operations(self.network))
 
     @property
     def network(self) -> Network:
@@ -238,7 +249,8 @@ class _Writer:
         """
         layer = self.network.layers.get(operation.layer)
         calls = layer.operations if layer else (operation.name,)
-        beyond = any(len(self.network.operation_of[name].shape) != _MATRIX for name in calls)
+        operations = [self.network.operation_of[name] for name in calls]
+        beyond = any(len(call.shape) != _MATRIX for call in operations if call.kind == "linear")
         needs_bias = operation.layer not in self.compressed.plan.integer_kernels
         return beyond or (needs_bias and operation.name not in self.template.biases)
 
@@ -274,11 +286,11 @@ class _Writer:
     def grouped_product(self, operation: Operation, quant: WeightQuant, source: str) -> str:
         """A product with a weight that has a scale for every group of input features: MatMulNBits.
 
-        Accuracy level 0 computes in float32; where ONNX Runtime chooses for itself, it rounds the activations to 8
-        bits. The operator is described in https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+        Accuracy level 0 computes in float32, level 4 on activations that the kernel rounds to 8 bits. The operator is
+        described in https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
         """
         weight = self.compressed.state[operation.weight]
-        packed = self.constant(operation.weight, packed_groups(quantize_weight(weight, quant), quant).numpy())
+        packed = self.constant(operation.weight, packed_groups(self.integers(operation, quant), quant).numpy())
         self.nodes.append(
             helper.make_node(
                 "MatMulNBits",
@@ -290,7 +302,7 @@ class _Writer:
                 K=weight.shape[1],
                 bits=quant.stored_bits,
                 block_size=quant.group_size,
-                accuracy_level=0,
+                accuracy_level=_BLOCKWISE if operation.layer in self.compressed.plan.blockwise else 0,
             )
         )
         return f"{operation.name}_product"
@@ -316,6 +328,9 @@ class _Writer:
     def embedding(self, operation: Operation, indices: str, output: str) -> None:
         """Rows are looked up as they are stored, and become floats then."""
         quant = self.quant(operation)
+        if quant.group_size:
+            self.grouped_rows(operation, quant, indices, output)
+            return
         stored = self.stored_weight(operation, quant)
         if quant.bits == FLOAT_WEIGHT.bits:
             self.node("Gather", [stored, indices], output)
@@ -327,7 +342,72 @@ class _Writer:
             self.node("Gather", [self.weight_scale(operation, quant, (-1, 1)), indices], f"{rows}_scale")
             self.node("Mul", [f"{rows}_float", f"{rows}_scale"], output)
 
+    def grouped_rows(self, operation: Operation, quant: WeightQuant, indices: str, output: str) -> None:
+        """Rows with a scale for every group of their elements: one kernel looks them up and unpacks them."""
+        if operation.name in self.folded:
+            self.folded_rows(operation, quant, indices, output)
+            return
+        width = self.compressed.state[operation.weight].shape[1]
+        rows, columns = self.packed_rows(operation, quant)
+        looked_up = output if columns == width else f"{operation.name}_filled"
+        self.node(
+            "GatherBlockQuantized",
+            [rows, indices, self.weight_scale(operation, quant)],
+            looked_up,
+            domain=_CONTRIBUTED,
+            bits=quant.stored_bits,
+            block_size=quant.group_size,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        if columns != width:
+            self.cut_off(looked_up, width, output)
+
+    def folded_rows(self, operation: Operation, quant: WeightQuant, indices: str, output: str) -> None:
+        """Rows at fixed places, in operators that ONNX Runtime folds when it loads, as it does no lookup of its own."""
+        values = self.integers(operation, quant)
+        rows, width = values.shape
+        groups = -(-width // quant.group_size)
+        filled = functional.pad(values, (0, groups * quant.group_size - width)).numpy()
+        name = operation.weight
+        self.node("Cast", [self.contained(name, filled, quant)], f"{name}_float", to=TensorProto.FLOAT)
+        self.reshape(f"{name}_float", [rows, groups, quant.group_size], f"{name}_groups")
+        self.node("Mul", [f"{name}_groups", self.weight_scale(operation, quant, [rows, groups, 1])], f"{name}_unpacked")
+        self.reshape(f"{name}_unpacked", [rows, -1], f"{name}_filled")
+        self.node("Gather", [f"{name}_filled", indices], f"{operation.name}_filled")
+        self.cut_off(f"{operation.name}_filled", width, output)
+
+    def reshape(self, source: str, sizes: Sequence[int], output: str) -> None:
+        self.node("Reshape", [source, self.constant(f"{output}_sizes", np.array(sizes, np.int64))], output)
+
+    def cut_off(self, source: str, width: int, output: str) -> None:
+        """The first ``width`` elements along the last axis."""
+        bounds = [
+            self.constant(f"{source}_{name}", np.array([value], np.int64))
+            for name, value in (("start", 0), ("end", width), ("axis", -1))
+        ]
+        self.node("Slice", [source, *bounds], output)
+
+    def packed_rows(self, operation: Operation, quant: WeightQuant) -> tuple[str, int]:
+        """The table as GatherBlockQuantized reads it, and how many columns it has.
+
+        A tied one is stored as MatMulNBits reads it, all groups filled, and turned when a session loads. Any other is
+        filled up to whole bytes.
+        """
+        packed = packed_groups(self.integers(operation, quant), quant)
+        groups = packed.shape[1] * quant.group_size
+        if self.network.is_tied(operation):
+            stored, rows = self.constant(operation.weight, packed.numpy()), f"{operation.weight}_rows"
+            self.reshape(stored, [len(packed), -1], rows)
+            return rows, groups
+        width = self.compressed.state[operation.weight].shape[1]
+        size = math.ceil(width * quant.stored_bits / 8)
+        return self.constant(operation.weight, packed.flatten(1)[:, :size].numpy()), size * 8 // quant.stored_bits
+
     # --- constants -------------------------------------------------------------------------------------------------
+
+    def integers(self, operation: Operation, quant: WeightQuant) -> Tensor:
+        return quantize_weight(self.compressed.state[operation.weight], quant)
 
     def quant(self, operation: Operation) -> WeightQuant:
         return self.compressed.plan.weights.get(operation.layer, FLOAT_WEIGHT)
@@ -335,7 +415,8 @@ class _Writer:
     def stored_weight(self, operation: Operation, quant: WeightQuant, *, transposed: bool = False) -> str:
         """The weight in its container, as integers of 8 bits at least (in front of kernels that read no fewer)."""
         value = self.compressed.state[operation.weight]
-        if transposed and operation.layer not in self.network.layers:  # others read it as it is
+        fixed = operation.layer not in self.network.layers or self.network.is_tied(operation)
+        if transposed and fixed:  # others read it as it is
             output = f"{operation.name}_weight_transposed"
             self.node("Transpose", [self.constant(operation.weight, value.numpy())], output, perm=[1, 0])
             return output

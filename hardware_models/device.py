@@ -103,6 +103,8 @@ class Device(_Frozen):
         formats: For every kernel kind (or ``default``) the formats its kernels compute with.
         fallbacks: The format that a kernel runs in where its own is not listed; that one may fall back, too.
         rates: 10^9 multiply-accumulates a second of convolutions, linear layers and matrix products.
+        unpacking: 10^9 weights a second that a kernel of a packed format unpacks before it multiplies, at every
+            inference; formats whose kernels unpack as they multiply have no entry.
         element_rates: 10^9 elements a second (of the larger of what is read and what is written) of every other kind.
         scalar_rate: 10^9 operations a second that unvectorized code reaches: bounds what has no rate.
         bandwidth_gb_s: 10^9 bytes a second from main memory.
@@ -131,6 +133,7 @@ class Device(_Frozen):
     formats: Mapping[str, tuple[KernelFormat, ...]]
     fallbacks: Mapping[KernelFormat, KernelFormat] = Field(default_factory=dict)
     rates: Rates
+    unpacking: Mapping[KernelFormat, Positive] = Field(default_factory=dict)
     element_rates: Rates
     scalar_rate: Positive
     bandwidth_gb_s: Positive
@@ -239,9 +242,11 @@ class Device(_Frozen):
         scaled = self._scaled_rates(threads, self.thread_exponent)
         return self.model_copy(update={"threads": threads, "relative_error": error, **scaled})
 
-    def _scaled_rates(self, threads: int, exponent: float) -> dict[str, Rates]:
+    def _scaled_rates(self, threads: int, exponent: float) -> dict[str, Any]:
         gain = (threads / self.threads) ** exponent
-        return {"rates": _scaled(self.rates, gain), "element_rates": _scaled(self.element_rates, gain)}
+        unpacking = {name: rate * gain for name, rate in self.unpacking.items()}
+        rates = {"rates": _scaled(self.rates, gain), "element_rates": _scaled(self.element_rates, gain)}
+        return {**rates, "unpacking": unpacking}
 
     def _described(self) -> str:
         counts = (self.threads, *(self.calibration.counts if self.calibration else ()))

@@ -16,6 +16,7 @@ _INTEGER_FUNCTIONS = frozenset({"sigmoid", "leakyrelu"})
 _INTEGER_KINDS = frozenset({"concat", "max_pool", "avg_pool", "global_avg_pool", "transpose", "resize", "softmax"})
 """Kinds with an integer kernel; ReduceMean has none."""
 _PACKED: Mapping[int, KernelFormat] = {2: "packed2", 4: "packed4", 8: "packed8"}
+_BLOCKWISE: Mapping[int, KernelFormat] = {2: "dynamic2", 4: "dynamic4", 8: "dynamic8"}
 _BYTE = 8
 _SILU, _SPLIT = "silu", "Split"
 _DYNAMIC, _CAST = "dynamic", "cast"
@@ -68,7 +69,7 @@ class Emission:
             self._view(head)
             return
         direct = False
-        if head.dynamic:
+        if head.dynamic and not has_packed_weight(head):
             written = self._dynamic(group)
         elif _is_integer(graph, group):
             direct = _writes_bytes(graph, group)
@@ -123,7 +124,8 @@ class Emission:
         """One kernel that quantizes its float input itself; an input of several is quantized once for them all."""
         (name,) = group.head.inputs
         floats = self._floating(name)
-        if sum(reader.dynamic for _, reader in self.graph.readers[name]) == 1:
+        readers = [reader for _, reader in self.graph.readers[name]]
+        if sum(reader.dynamic and not has_packed_weight(reader) for reader in readers) == 1:
             return self._node(group, "dynamic", [floats], writes_bytes=False)
         shared = f"{name}:dynamic"
         if name not in self.shared:
@@ -135,7 +137,7 @@ class Emission:
     def _embedding(self, group: Group) -> str:
         """Rows are looked up as they are stored; what is no float then is cast, and multiplied by its row's scale."""
         weight, head = group.head.weight, group.head
-        if weight is None or weight.format == "fp32":
+        if weight is None or weight.format in ("fp32", "packed"):
             return self._node(group, "fp32", list(group.inputs), writes_bytes=False)
         width = BITS[weight.format] // 8
         rows = self._declare(f"{head.name}:rows", group.output, width)
@@ -189,8 +191,9 @@ class Emission:
         if head.kind == "global_avg_pool" and head.axes:  # GlobalAveragePool has none
             node.kind, node.function = "reduce", "ReduceMean"
         node.activation = "" if _clamps(self.graph, group) else "+".join(group.functions)
-        if has_packed_weight(head) and head.weight is not None and head.kind == "linear":
-            node.format = next(name for bits, name in _PACKED.items() if bits >= min(head.weight.stored_bits, _BYTE))
+        if has_packed_weight(head) and head.weight is not None:
+            names = _BLOCKWISE if head.dynamic else _PACKED
+            node.format = next(name for bits, name in names.items() if bits >= min(head.weight.stored_bits, _BYTE))
         node.operators = tuple(operator.name for operator in group.operators)
         node.macs = head.macs
         node.weight_bytes = self._weight_bytes(head, self.result.values[written].elements, computes_in)
@@ -204,7 +207,8 @@ class Emission:
             taken = before.bias if before is not None and _gelu_behind(self.graph, before) else None
             return taken.executed_bytes if taken is not None else FP32_BYTES * math.prod(operator.operand or (0,))
         if operator.kind == "embedding":  # only the rows that are looked up are read
-            return elements * FP32_BYTES
+            rows = operator.weight.executed_bytes if operator.weight.format == "packed" else 0
+            return rows * elements // operator.weight.elements if rows else elements * FP32_BYTES
         if operator.weight.format == "packed":
             return operator.weight.executed_bytes
         return operator.weight.elements * (FP32_BYTES if computes_in == "fp32" else 1)
@@ -295,16 +299,17 @@ def _writes_bytes(graph: FusionGraph, group: Group) -> bool:
 
 def _adds_apart(graph: FusionGraph, operator: Operator) -> bool:
     """Whether the bias of a linear layer is not added by its own kernel."""
-    if operator.kind != "linear" or operator.bias is None or operator.dynamic:
+    if operator.kind != "linear" or operator.bias is None:
         return False
     if has_packed_weight(operator):
         return _gelu_behind(graph, operator)
-    return graph.is_product(operator)
+    return not operator.dynamic and graph.is_product(operator)
 
 
 def _gelu_behind(graph: FusionGraph, operator: Operator) -> bool:
     """Whether a gelu takes the bias of the linear layer before it: BiasGelu."""
     follower = graph.follower(operator.output)
-    if operator.kind != "linear" or operator.dynamic or follower is None or graph.is_quantized(operator.output):
+    if operator.kind != "linear" or follower is None or graph.is_quantized(operator.output):
         return False
-    return follower[1].function == "gelu" and (has_packed_weight(operator) or graph.is_product(operator))
+    adds = has_packed_weight(operator) or (not operator.dynamic and graph.is_product(operator))
+    return follower[1].function == "gelu" and adds

@@ -7,9 +7,12 @@ from typing import Literal, get_args
 
 from kneepoint.hardware_models.operators import KINDS
 
-KernelFormat = Literal["fp32", "int8", "dynamic", "packed2", "packed4", "packed8"]
+KernelFormat = Literal[
+    "fp32", "int8", "dynamic", "packed2", "packed4", "packed8", "dynamic2", "dynamic4", "dynamic8"
+]  # fmt: skip
 """What a kernel computes with: floats; bytes; bytes that it makes of its float input itself; floats that it multiplies
-by a weight of so many bits, which it unpacks as it goes."""
+by a weight of so many bits, which it unpacks as it goes (``packed4``), and bytes that it makes of them itself
+(``dynamic4``)."""
 FORMATS: tuple[KernelFormat, ...] = get_args(KernelFormat)
 
 Layout = Literal["", "blocked", "nhwc"]

@@ -14,6 +14,8 @@ from kneepoint.hardware_models.shape_inference import Shape
 
 _CONVOLUTIONS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose"})
 _TABLE_AXES = 2
+_BYTES_LEVEL = 4
+"""The accuracy level at which MatMulNBits rounds its input to bytes."""
 
 
 def lower_conv(graph: OnnxGraph, node: onnx.NodeProto) -> None:
@@ -99,6 +101,7 @@ def lower_matmul_nbits(graph: OnnxGraph, node: onnx.NodeProto) -> None:
         bias=_bias(bias),
         inputs=graph.inputs(node)[:1],
         layer=_layer_name(node, packed),
+        dynamic=integer(node, "accuracy_level", 0) == _BYTES_LEVEL,
     )
 
 
@@ -109,6 +112,26 @@ def lower_gather(graph: OnnxGraph, node: onnx.NodeProto) -> None:
         return graph.other(node)
     weight = _weight(table, table.shape, table.shape[1])
     return graph.emit(node, "embedding", weight=weight, layer=_layer_name(node, table))
+
+
+def lower_gather_blocks(graph: OnnxGraph, node: onnx.NodeProto) -> None:
+    """GatherBlockQuantized: rows of a table that has a scale for every group of their elements."""
+    table, scale = graph.constants.operand(node, 0), graph.constants.operand(node, 2)
+    if table is None or scale is None or len(table.shape) != _TABLE_AXES:
+        return graph.other(node)
+    bits, width = integer(node, "bits", 4), graph.shapes.get(node.output[0], (0,))[-1]
+    weight = Weight(
+        shape=(table.shape[0], width),
+        stored_bits=bits,
+        format="packed",
+        channels=width,
+        name=table.root,
+        scales=scale.elements,
+        group_size=integer(node, "block_size", 0),
+        filled=False,
+    )
+    inputs = graph.inputs(node)[:1]
+    return graph.emit(node, "embedding", weight=weight, inputs=inputs, layer=_layer_name(node, table))
 
 
 def lower_batch_norm(graph: OnnxGraph, node: onnx.NodeProto) -> None:

@@ -16,6 +16,7 @@ from kneepoint.hardware_models.onnx_layers import (
     lower_conv,
     lower_conv_transpose,
     lower_gather,
+    lower_gather_blocks,
     lower_gemm,
     lower_matmul,
     lower_matmul_integer,
@@ -41,6 +42,8 @@ _LINEAR_PLACES = (b"half_pixel", b"asymmetric", b"align_corners")
 _SCALED = 3
 """Inputs of a Resize that is given scales, rather than sizes."""
 _STANDARD = ("", "ai.onnx")
+_CONTRIBUTED = frozenset({"MatMulNBits", "GatherBlockQuantized"})
+"""ONNX Runtime's own operators that are known."""
 _PLAIN = {
     "Concat": "concat",
     "GlobalAveragePool": "global_avg_pool",
@@ -54,7 +57,7 @@ def lower_node(graph: OnnxGraph, node: onnx.NodeProto) -> None:
     """Lower one node, by its rule or as an operator that the table does not know."""
     if graph.constants.fold(node):
         return
-    known = node.domain in _STANDARD or node.op_type == "MatMulNBits"
+    known = node.domain in _STANDARD or node.op_type in _CONTRIBUTED
     rule = _RULES.get(node.op_type, OnnxGraph.other) if known else OnnxGraph.other
     rule(graph, node)
 
@@ -205,6 +208,7 @@ _RULES: Mapping[str, _Rule] = {
     "MatMulInteger": lower_matmul_integer,
     "MatMulNBits": lower_matmul_nbits,
     "Gather": lower_gather,
+    "GatherBlockQuantized": lower_gather_blocks,
     "BatchNormalization": lower_batch_norm,
     "LayerNormalization": _lower_norm,
     "GroupNormalization": _lower_norm,

@@ -106,6 +106,7 @@ class Weight:
         scales: How many it is stored with, float32 each: one an output channel or row, or one a group.
         zero_points: How many it is stored with, a byte each; some kernels of ONNX Runtime ask for them.
         group_size: Input features that share one scale; 0 for all of a channel.
+        filled: Whether the last group of a row is stored as if it were whole.
         sparsity: ``dense``, or one of ``SPARSE_PATTERNS``; zeros are stored like any other number.
     """
 
@@ -117,6 +118,7 @@ class Weight:
     scales: int = 0
     zero_points: int = 0
     group_size: int = 0
+    filled: bool = True
     sparsity: str = "dense"
 
     @property
@@ -126,9 +128,9 @@ class Weight:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of the elements in the artifact; groups are filled up where a row does not end with one."""
+        """Bytes of the elements in the artifact; those of ``filled`` rows that do not end with a group are more."""
         elements = self.elements
-        if self.group_size:
+        if self.group_size and self.filled:
             elements = elements // self.shape[-1] * math.ceil(self.shape[-1] / self.group_size) * self.group_size
         return math.ceil(elements * self.stored_bits / 8)
 
@@ -182,7 +184,8 @@ class Operator:
         macs: Multiply-accumulate operations (0 for operators that only move or map elements).
         weight: The constant operand, if it has one.
         bias: What the layer adds, if anything.
-        dynamic: Whether an integer layer quantizes its float input itself, with the range of every batch.
+        dynamic: Whether an integer layer quantizes its float input itself, with the range of every batch; one with a
+            packed weight, block by block.
         function: Which activation (``relu``, ``hardswish``, ...), the foreign name of an ``other``, or ``sub``, ``div``
             and ``scale`` (by one constant for all elements) behind ``add`` and ``mul``.
         kernel: Spatial kernel size of convolutions and pools.

@@ -1,8 +1,9 @@
 """A roofline with a floor per kernel, for rows of any workload.
 
-The latency of a kernel is floor + max(work / rate, bytes / bandwidth) (Williams, Waterman and Patterson, "Roofline: an
-insightful visual performance model", CACM 52(4), 2009). A kernel without a rate is bounded from above: its bytes from
-main memory, then its work at the scalar rate.
+The latency of a kernel is floor + max(unpacking + work / rate, bytes / bandwidth) (Williams, Waterman and Patterson,
+"Roofline: an insightful visual performance model", CACM 52(4), 2009). Unpacking is the time of those kernels that make
+floats of a packed weight before they multiply. A kernel without a rate is bounded from above: its bytes from main
+memory, then its work at the scalar rate.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneepoint.hardware_models.device import DEFAULT, Device, Rates
-from kneepoint.hardware_models.kernels import FORMATS, KERNEL_KINDS, KernelFormat
+from kneepoint.hardware_models.kernels import FORMATS, GEOMETRY, KERNEL_KINDS, KernelFormat
 from kneepoint.hardware_models.workload import KIND_CODES, Integers, Workload
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,7 @@ MAC_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose
 """Kinds whose work is multiply-accumulates; that of all others is elements."""
 FP32_WIDTH = 4
 _BYTES = FORMATS.index("int8")
+_IN, _OUT = GEOMETRY.index("in_channels"), GEOMETRY.index("out_channels")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Roofline:
     Attributes:
         device: Where they are from.
         rate: Of the format a kernel really computes in; NaN where there is none.
+        unpacking: Seconds a weight, where a kernel unpacks all of them before it multiplies; else 0.
         widening: By how much activations grow where integers fall back to floats.
         weight_widening: The same for weights.
         floor: Seconds.
@@ -53,6 +56,7 @@ class Roofline:
 
     device: Device
     rate: Floats
+    unpacking: Floats
     widening: Floats
     weight_widening: Floats
     floor: Floats
@@ -65,6 +69,7 @@ class Roofline:
         return cls(
             device=device,
             rate=np.array([[_rate(device, kind, name) for name in FORMATS] for kind in KERNEL_KINDS]) * 1e9,
+            unpacking=_unpacking(device),
             widening=_widening(device, ("int8",)),
             weight_widening=_widening(device, ("int8", "dynamic")),
             floor=np.array(floors) / 1e6,
@@ -81,7 +86,7 @@ class Roofline:
         elements = moves * _touched_elements(rows)
         work = np.where(self.by_macs[rows.kind], rows.macs, elements)
         priced = np.isfinite(self.rate[where])
-        compute = work / speedup / np.where(priced, self.rate[where], 1.0)
+        compute = work / speedup / np.where(priced, self.rate[where], 1.0) + _weights(rows) * self.unpacking[where]
         memory = moved / self._bandwidth(moved)
         bound = moved / (self.device.bandwidth_gb_s * 1e9) + (rows.macs + elements) / (self.device.scalar_rate * 1e9)
         seconds = self.floor[rows.kind] + np.where(priced, np.maximum(compute, memory), bound)
@@ -117,6 +122,18 @@ def _rate(device: Device, kind: str, format_: KernelFormat) -> float:
         return float("nan")
     table: Rates = device.rates if kind in MAC_KINDS else device.element_rates
     return table.get(kind, table.get(DEFAULT, {})).get(device.executed(kind, format_), float("nan"))
+
+
+def _weights(rows: Workload) -> Integers:
+    """(kernels,) elements of a product's second operand."""
+    return rows.geometry[:, _IN] * rows.geometry[:, _OUT]
+
+
+def _unpacking(device: Device) -> Floats:
+    """(kinds, formats): seconds that unpacking a weight takes the kernels that do so first."""
+    rates = {name: rate for name, rate in device.unpacking.items() if device.executes("linear", name)}
+    seconds = [1 / (rates[name] * 1e9) if name in rates else 0.0 for name in FORMATS]
+    return np.array([seconds if kind == "linear" else [0.0] * len(FORMATS) for kind in KERNEL_KINDS])
 
 
 def _widening(device: Device, formats: tuple[KernelFormat, ...]) -> Floats:

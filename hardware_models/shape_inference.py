@@ -13,12 +13,13 @@ from onnx.reference import ReferenceEvaluator
 
 from kneepoint.tasks.errors import DeviceError
 
+_BYTE = 8
 SMALL = 1024
 """Constants of more elements than this are never read as values."""
 _KEEP_SHAPE = frozenset({"GroupNormalization"})
 """Operators defined by a function, through which ONNX infers no shape, with an output like their first input."""
-_PACKED_PRODUCT = "MatMulNBits"
-"""ONNX Runtime's own operator, of which ONNX knows nothing: a MatMul with a packed weight of (N, K)."""
+_PACKED_PRODUCT, _PACKED_ROWS = "MatMulNBits", "GatherBlockQuantized"
+"""ONNX Runtime's own operators, of which ONNX knows nothing: a MatMul with a packed weight of (N, K), and a Gather."""
 _ARITHMETIC = frozenset({
     "Add", "Cast", "Concat", "Div", "Gather", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze",
 })  # fmt: skip
@@ -44,6 +45,8 @@ def infer_shapes(model: ModelProto) -> ModelProto:
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
         elif node.op_type == _PACKED_PRODUCT:
             _as_matmul(twin, node)
+        elif node.op_type == _PACKED_ROWS:
+            _as_gather(twin, node)
     twin = _inferred(twin)
     known = -1
     while known < len(found := concrete_shapes(twin.graph)) < len(_written(twin)):
@@ -66,6 +69,19 @@ def _as_matmul(model: ModelProto, node: NodeProto) -> None:
     weight = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=(sizes.get("K", 0), sizes.get("N", 0)))
     model.graph.initializer.append(weight)
     node.CopyFrom(onnx.helper.make_node("MatMul", [node.input[0], name], node.output))
+
+
+def _as_gather(model: ModelProto, node: NodeProto) -> None:
+    """Put a Gather from a table of as many columns, but without data, in the place of ``node``."""
+    sizes = {entry.name: entry.i for entry in node.attribute}
+    dims = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
+    rows, groups = dims.get(node.input[2], (0, 0))
+    packed = dims.get(node.input[0], ())  # of a tied table, what is looked up is a view of what is stored
+    whole = groups * sizes.get("block_size", 0)
+    columns = packed[-1] * _BYTE // sizes.get("bits", 4) if packed else whole
+    name = f"{node.output[0]}: table"
+    model.graph.initializer.append(TensorProto(name=name, data_type=TensorProto.FLOAT, dims=(rows, columns)))
+    node.CopyFrom(onnx.helper.make_node("Gather", [name, node.input[1]], node.output))
 
 
 def concrete_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:

@@ -6,6 +6,7 @@ from kneepoint.objectives.measured import MeasuredLatency
 from kneepoint.objectives.objective import Objective, Scale, objective
 from kneepoint.objectives.quality import Accuracy, Loss
 from kneepoint.objectives.registry import bind_objectives, objective_named
+from kneepoint.objectives.token_latency import LatencyPerToken
 from kneepoint.objectives.view import View
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Condition",
     "Energy",
     "Latency",
+    "LatencyPerToken",
     "Loss",
     "MACs",
     "MeasuredLatency",

@@ -10,7 +10,7 @@ from kneepoint.tasks.errors import ObjectiveError
 from kneepoint.tasks.metrics import Score
 
 
-class _OnDevice(Objective):
+class OnDevice(Objective):
     """A cost that depends on the device.
 
     Args:
@@ -29,7 +29,7 @@ class _OnDevice(Objective):
         self.name = f"{self.prefix}@{self.device}"
 
 
-class Latency(_OnDevice):
+class Latency(OnDevice):
     """Predicted milliseconds of one inference at batch 1, with the cost model's standard error."""
 
     prefix = "latency_ms"
@@ -41,7 +41,7 @@ class Latency(_OnDevice):
         return Score(cost.latency_ms, cost.latency_ms_error)
 
 
-class Energy(_OnDevice):
+class Energy(OnDevice):
     """Predicted millijoules of one inference."""
 
     prefix = "energy_mj"
@@ -60,7 +60,7 @@ class Energy(_OnDevice):
         return Score(cost.energy_mj, cost.energy_mj * cost.latency_ms_error / cost.latency_ms)
 
 
-class PeakMemory(_OnDevice):
+class PeakMemory(OnDevice):
     """Predicted megabytes (10^6) of weights and live activations at their peak."""
 
     prefix = "peak_memory_mb"

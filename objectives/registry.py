@@ -8,6 +8,7 @@ from kneepoint.objectives.costs import Energy, Latency, MACs, Parameters, PeakMe
 from kneepoint.objectives.measured import MEASURED, MeasuredLatency
 from kneepoint.objectives.objective import Objective, ObjectiveFunction, objective
 from kneepoint.objectives.quality import Accuracy, Loss
+from kneepoint.objectives.token_latency import PER_TOKEN, LatencyPerToken
 from kneepoint.tasks.errors import ObjectiveError, nearest
 from kneepoint.tasks.task import Task
 
@@ -33,6 +34,8 @@ def objective_named(name: str, task: Task) -> Objective:
     """
     if name.startswith(MEASURED):
         return MeasuredLatency.named(name)
+    if name.startswith(PER_TOKEN):
+        return LatencyPerToken.named(name)
     kind, at, device = name.partition("@")
     if at and kind in _ON_DEVICE:
         return _ON_DEVICE[kind](device)
@@ -40,7 +43,8 @@ def objective_named(name: str, task: Task) -> Objective:
         return Accuracy().bind(task)
     if name in _ANYWHERE:
         return _ANYWHERE[name]()
-    known = [task.metric.name, *_ANYWHERE, MeasuredLatency().name, *(f"{key}@DEVICE" for key in _ON_DEVICE)]
+    on_device = [*_ON_DEVICE, f"{PER_TOKEN}/context-256"]
+    known = [task.metric.name, *_ANYWHERE, MeasuredLatency().name, *(f"{key}@DEVICE" for key in on_device)]
     raise ObjectiveError(f"unknown objective {name!r}; {nearest(name, known)}")
 
 

@@ -20,7 +20,7 @@ from kneepoint.tasks.task import Task
 
 _REMEMBERED = 16
 """Devices whose prices are kept ready."""
-_models: dict[str, CostModel] = {}
+_known: dict[str, CostModel] = {}
 
 
 @dataclass
@@ -71,14 +71,14 @@ class View:
     def cost(self, device: Device) -> Cost:
         """What the candidate costs on ``device``, with a breakdown by kernel."""
         if device.digest not in self._costs:
-            self._costs[device.digest] = _model(device).cost(self.workload(device))
+            self._costs[device.digest] = model_of(device).cost(self.workload(device))
         return self._costs[device.digest]
 
 
-def _model(device: Device) -> CostModel:
-    """The model of ``device``, which remembers the kernels it has priced for other candidates."""
-    if device.digest not in _models:
-        if len(_models) >= _REMEMBERED:
-            _models.pop(next(iter(_models)))
-        _models[device.digest] = CostModel(device)
-    return _models[device.digest]
+def model_of(device: Device) -> CostModel:
+    """The cost model of ``device``, which remembers the kernels it has priced for other candidates."""
+    if device.digest not in _known:
+        if len(_known) >= _REMEMBERED:
+            _known.pop(next(iter(_known)))
+        _known[device.digest] = CostModel(device)
+    return _known[device.digest]

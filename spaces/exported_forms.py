@@ -135,6 +135,18 @@ def _depends_on_nothing(node: fx.Node) -> bool:
     return node.op == "call_function" and all(map(_depends_on_nothing, node.all_input_nodes))
 
 
+def _cut_rows(_: Network, operation: Operation, operator: Operator, tensors: MutableMapping[str, Tensor]) -> _Rows:
+    """What rows are filled up with is cut off behind a lookup."""
+    weight, shape = operator.weight, tensors[operator.output].shape
+    if weight is None or weight.format != "packed" or weight.shape[1] == shape[-1]:
+        yield operator
+        return
+    filled = f"{operation.name}: filled"
+    tensors[filled] = Tensor(filled, (*shape[:-1], weight.shape[1]))
+    yield replace(operator, output=filled)
+    yield Operator(f"{operator.name}: cut", ONNX_KINDS["Slice"], (filled,), operator.output, function="Slice")
+
+
 def _before(operator: Operator, tensors: MutableMapping[str, Tensor], part: str, function: str = "") -> Operator:
     """An operator of the same shape, which reads what ``operator`` read."""
     output = f"{operator.output}: {part}"
@@ -151,6 +163,7 @@ _RULES: Mapping[str, _Rule] = {
     "rms_norm": _root_mean_square,
     "getitem": _piece,
     "index": _rows,
+    "embedding": _cut_rows,
     "cumsum": _running_sum,
     "type_as": _converted,
     **dict.fromkeys(_NEUTRAL, _combined),

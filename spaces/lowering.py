@@ -31,6 +31,7 @@ Channels = Mapping[str, int]
 _FORMATS: Mapping[int, Format] = {8: "uint8", 16: "uint16"}
 _MATRIX = 2
 """Axes of a value on which a linear layer is one Gemm."""
+_BYTE = 8
 _STATISTICS = 2  # mean and variance, behind BatchNorm's gain and shift
 
 
@@ -56,7 +57,7 @@ def lower(network: Network, policy: Policy, batch: int = 1) -> OperatorTable:
     formats = {name: _FORMATS[quant.bits] for name, quant in plan.activations.items()}
     tensors = {name: Tensor(name, shape, formats.get(name, "fp32")) for name, shape in shapes.items()}
     operators = tidied(_operators(network, plan, channels, tensors, folded), tensors, network.outputs)
-    tables = [_weight(network, network.operation_of[name], plan, channels) for name in folded]
+    tables = [_weight(network, network.operation_of[name], plan, channels, folded=True) for name in folded]
     weights = tuple(replace(weight, format="fp32") for weight in tables if weight)
     table = OperatorTable(operators, tensors, tuple(network.inputs), network.outputs, folded=weights)
     return replace(table, parameters=table.layer_parameters + _other_parameters(network, channels, folded))
@@ -69,7 +70,7 @@ def is_product(network: Network, operation: Operation) -> bool:
     """
     layer = network.layers.get(operation.layer)
     calls = [network.operation_of[name] for name in layer.operations] if layer else [operation]
-    return any(len(call.shape) != _MATRIX for call in calls) or not operation.biased
+    return any(len(call.shape) != _MATRIX for call in calls if call.kind == "linear") or not operation.biased
 
 
 def _operators(
@@ -92,7 +93,7 @@ def _operators(
                 inputs=tuple(name for name in operation.inputs if name not in folded),
                 function=_function(operation, known, operand),
                 bias=bias,
-                dynamic=operation.layer in plan.dynamic,
+                dynamic=operation.layer in plan.dynamic or _is_blockwise(operation, plan),
                 kernel=operator.kernel if known.kernel is None else known.kernel,
                 stride=known.stride,
                 axes=known.axes,
@@ -152,7 +153,9 @@ def _operator_names(network: Network) -> dict[str, str]:
     return names
 
 
-def _weight(network: Network, operation: Operation, plan: QuantPlan, channels: Channels) -> Weight | None:
+def _weight(
+    network: Network, operation: Operation, plan: QuantPlan, channels: Channels, *, folded: bool = False
+) -> Weight | None:
     if not operation.weight:
         return None
     shape = _parameter_shape(network, operation.weight, channels)
@@ -160,8 +163,9 @@ def _weight(network: Network, operation: Operation, plan: QuantPlan, channels: C
     outputs = _output_channels(operation, shape, channels)
     # ONNX Runtime makes an integer kernel only of a linear weight whose zero points are written out.
     zero_points = outputs if operation.kind == "linear" and plan.runs_on_integers(operation) else 0
+    whole = folded or network.is_tied(operation)
     return Weight(
-        shape=shape,
+        shape=_stored_shape(operation, quant, shape, whole=whole),
         stored_bits=quant.stored_bits,
         format=_weight_format(operation, plan, quant),
         channels=outputs,
@@ -169,8 +173,17 @@ def _weight(network: Network, operation: Operation, plan: QuantPlan, channels: C
         scales=_scales(operation, quant, shape, outputs),
         zero_points=zero_points,
         group_size=quant.group_size,
+        filled=operation.kind != "embedding" or whole,
         sparsity=quant.sparsity,
     )
+
+
+def _stored_shape(operation: Operation, quant: WeightQuant, shape: tuple[int, ...], *, whole: bool) -> tuple[int, ...]:
+    """Rows of a table that has scales of groups are filled up to whole bytes; tied and folded ones to whole groups."""
+    if operation.kind != "embedding" or not quant.group_size:
+        return shape
+    size = quant.group_size if whole else _BYTE // quant.stored_bits
+    return shape[0], math.ceil(shape[1] / size) * size
 
 
 def _weight_format(operation: Operation, plan: QuantPlan, quant: WeightQuant) -> WeightFormat:
@@ -184,11 +197,15 @@ def _weight_format(operation: Operation, plan: QuantPlan, quant: WeightQuant) ->
     return "fp32"
 
 
+def _is_blockwise(operation: Operation, plan: QuantPlan) -> bool:
+    return operation.kind == "linear" and operation.layer in plan.blockwise
+
+
 def _scales(operation: Operation, quant: WeightQuant, shape: tuple[int, ...], outputs: int) -> int:
     if not quant.integer:
         return 0
     if quant.group_size:
-        return outputs * math.ceil(shape[1] / quant.group_size)
+        return shape[0] * math.ceil(shape[1] / quant.group_size)
     return shape[0] if operation.kind == "embedding" else outputs
 
 

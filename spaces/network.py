@@ -14,7 +14,7 @@ from kneepoint.spaces.axis_shapes import is_identity
 from kneepoint.spaces.blocks import Block, find_blocks, leave_out
 from kneepoint.spaces.channel_flow import ChannelFlow, Layout, Segment, channel_flow, layer_name
 from kneepoint.spaces.normal_forms import normalize_
-from kneepoint.spaces.policy import LayerPolicy, Policy
+from kneepoint.spaces.policy import GROUP_SIZES, INTEGER_ACTIVATIONS, UNTOUCHED, LayerPolicy, Policy
 from kneepoint.spaces.tracing import (
     Inputs,
     argument_of,
@@ -65,6 +65,9 @@ _ONNX_NAMES = {
 LAYER_KINDS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
 VARIABLE_KINDS = LAYER_KINDS | {"embedding"}
 """Kinds whose bit-width may vary."""
+TIED = "tied"
+"""The kind of a layer whose weight is an embedding's table and a linear layer's matrix."""
+_TIED_KINDS = {"embedding", "linear"}
 WEIGHT_ONLY_KINDS = frozenset({"conv_transpose", "embedding"})
 """Kinds without an integer kernel in ONNX Runtime: their weights are stored in few bits, and are floats to compute."""
 _FOLDING = frozenset({"conv", "linear", "conv_transpose"})
@@ -115,7 +118,7 @@ class Layer:
 
     Attributes:
         name: Its module path, or its parameter's name where a function was called.
-        kind: One of ``LAYER_KINDS``.
+        kind: One of ``VARIABLE_KINDS``, or ``tied`` where an embedding and linear layers share the weight.
         weight: Name of the weight parameter.
         operations: Every operation that computes with the weight; more than one where it is shared.
     """
@@ -128,10 +131,13 @@ class Layer:
     def admit(self, policy: LayerPolicy) -> LayerPolicy:
         """The nearest to ``policy`` that a layer of this kind can compute with.
 
-        Transposed convolutions and embeddings have float activations; ranges of every batch, and scales for groups of
-        input features, are for linear layers.
+        Transposed convolutions and embeddings have float activations; ranges of every batch are for linear layers, and
+        scales for groups of features for those and for embeddings. What is tied is stored in groups, or in 32 bits, so
+        that both of its readers can read it.
         """
-        return policy if self.kind == "linear" else _admitted(policy, self.kind in WEIGHT_ONLY_KINDS)
+        if self.kind == TIED:
+            return _grouped(policy)
+        return policy if self.kind == "linear" else _admitted(policy, self.kind)
 
 
 class Network:
@@ -199,22 +205,28 @@ class Network:
     def layers(self) -> Mapping[str, Layer]:
         """The layers whose bit-width may vary, in execution order.
 
-        A weight that operators of several kinds read (a tied embedding) is not among them: it is stored once, in a way
-        that suits them all. Neither is that of a transposed convolution with groups, whose output channels lie along
-        two axes of its weight.
+        A weight that operators of several kinds read is not among them, unless it is a tied embedding: it is stored
+        once, in a way that suits them all. Neither is that of a transposed convolution with groups, whose output
+        channels lie along two axes of its weight.
         """
         found: dict[str, Layer] = {}
         for operation in self.operations:
             if operation.weight in self._variable_weights:
                 known = found.get(operation.layer)
                 uses = (*(known.operations if known else ()), operation.name)
-                found[operation.layer] = Layer(operation.layer, operation.kind, operation.weight, uses)
+                kind = TIED if known and known.kind != operation.kind else operation.kind
+                found[operation.layer] = Layer(operation.layer, kind, operation.weight, uses)
         return found
 
     def varies(self, operation: Operation) -> bool:
         """Whether ``operation`` computes a layer whose bit-width may vary."""
         layer = self.layers.get(operation.layer)
         return layer is not None and operation.name in layer.operations
+
+    def is_tied(self, operation: Operation) -> bool:
+        """Whether its weight is that of an embedding and of a linear layer."""
+        layer = self.layers.get(operation.layer)
+        return layer is not None and layer.kind == TIED
 
     @cached_property
     def _variable_weights(self) -> frozenset[str]:
@@ -227,7 +239,11 @@ class Network:
             for node in self.graph_module.graph.nodes
             if node.op == "get_attr" and any(_weight_node(user, operator_name(user)) is not node for user in node.users)
         }
-        variable = {weight for weight, found in kinds.items() if len(found) == 1 and found <= VARIABLE_KINDS}
+        variable = {
+            weight
+            for weight, found in kinds.items()
+            if found == _TIED_KINDS or (len(found) == 1 and found <= VARIABLE_KINDS)
+        }
         return frozenset(variable - elsewhere)
 
     @cached_property
@@ -515,7 +531,21 @@ def _pool_kernel(node: fx.Node, kind: str) -> tuple[int, ...]:
 
 
 @cache
-def _admitted(policy: LayerPolicy, is_weight_only: bool) -> LayerPolicy:
+def _grouped(policy: LayerPolicy) -> LayerPolicy:
+    """The same bits with a scale for every few features; 32 bits for 16."""
+    if policy.group_size:
+        return policy
+    if not policy.integer:
+        return UNTOUCHED
+    rounds = policy.activation_bits == INTEGER_ACTIVATIONS
+    activation_bits = INTEGER_ACTIVATIONS if rounds else None
+    return replace(policy, activation_bits=activation_bits, dynamic=rounds, group_size=GROUP_SIZES[1])
+
+
+@cache
+def _admitted(policy: LayerPolicy, kind: str) -> LayerPolicy:
     """For anything but a linear layer."""
-    activation_bits = None if is_weight_only else policy.activation_bits
-    return replace(policy, activation_bits=activation_bits, dynamic=False, group_size=0)
+    group_size = policy.group_size if kind == "embedding" else 0
+    floats = kind in WEIGHT_ONLY_KINDS or (policy.group_size and policy.dynamic)
+    activation_bits = None if floats else policy.activation_bits
+    return replace(policy, activation_bits=activation_bits, dynamic=False, group_size=group_size)

@@ -33,7 +33,8 @@ class LayerPolicy:
     Attributes:
         weight_bits: One of ``WEIGHT_BITS``: 1 (sign and scale) to 8 are integers, 16 is float16, 32 is as it was.
         activation_bits: Of what the layer reads and writes: 8 for integer kernels, 16, or None for floats.
-        dynamic: Whether the range of its input is taken from every batch instead of calibration data.
+        dynamic: Whether the range of its input is taken from every batch instead of calibration data; with a
+            ``group_size``, from every group of features of every row.
         group_size: Input features that share one scale; 0 for one scale an output channel.
         sparsity: ``dense``; ``2:4``, two zeros in every four weights; or the share of weights that are zero.
 
@@ -57,7 +58,7 @@ class LayerPolicy:
             ("integer activations go with weights of 8 bits or fewer", self.activation_bits and not self.integer),
             ("dynamic ranges go with 8-bit activations", self.dynamic and self.activation_bits != INTEGER_ACTIVATIONS),
             ("scales of groups go with integer weights", self.group_size and not self.integer),
-            ("scales of groups go with float activations", self.group_size and self.activation_bits is not None),
+            ("scales of groups go with float activations, or dynamic ones", self.group_size and self.static),
             ("weights of one bit have no zero, and are dense", self.weight_bits == 1 and self.sparsity != "dense"),
         ):
             if broken:
@@ -71,7 +72,7 @@ class LayerPolicy:
 
     @classmethod
     def parse(cls, name: str) -> LayerPolicy:
-        """The policy of a :attr:`name` such as ``w4a8``, ``w8a8-dynamic``, ``w4a16``, ``w4-g32`` or ``w8a8-2:4``.
+        """The policy of a :attr:`name` such as ``w4a8``, ``w8a8-dynamic``, ``w4-g32`` or ``w8a8-2:4``.
 
         Raises:
             SpaceError: If it is no such name.

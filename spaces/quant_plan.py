@@ -1,9 +1,11 @@
 """Which tensor is quantized how: the one object that calibration, simulator, exporter and pricing all read.
 
 The arithmetic is ONNX's QuantizeLinear and DequantizeLinear: q = clamp(round_half_even(x / scale) + zero_point), and
-back (q - zero_point) * scale. Weights are symmetric, with one scale an output channel or one for every group of a
-linear layer's input features; activations are affine and unsigned, with one scale a tensor, fixed by calibration or
-(DynamicQuantizeLinear) by every batch; the bias of an integer kernel is ``int32`` with the scale input x weight.
+back (q - zero_point) * scale. Weights are symmetric, with one scale an output channel, or use the whole range of a
+signed integer, with one scale of either sign for every group of a linear layer's input features or of a table's row;
+activations are affine and unsigned, with one scale a tensor, fixed by calibration or (DynamicQuantizeLinear) by every
+batch, or symmetric, with one scale for every group of features of every row (MatMulNBits); the bias of an integer
+kernel is ``int32`` with the scale input x weight.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class WeightQuant:
 
     Attributes:
         bits: 1 to 8 (integers), 16 (float16) or 32.
-        scale: float32, once calibrated: (channels,), or (channels, groups) with ``group_size``; None for float weights.
+        scale: float32, once calibrated: (channels,), or (channels, groups) with ``group_size``, where scales may be
+            negative; None for float weights.
         axis: The weight's axis of output channels, along which scales run.
         group_size: Input features that share one scale; 0 for one scale an output channel.
         sparsity: Which weights are zero; see :class:`kneepoint.spaces.policy.LayerPolicy`.
@@ -63,8 +66,16 @@ class WeightQuant:
 
     @property
     def limit(self) -> int:
-        """Integers run from -limit to limit, so that zero and every sign are exact; one bit has the two signs alone."""
+        """The largest integer; one bit has the two signs alone."""
         return max(1, int(2 ** (self.bits - 1) - 1))
+
+    @property
+    def lowest(self) -> int:
+        """The smallest integer: -limit, so that every sign is exact; one less in groups, whose scales have a sign.
+
+        Two bits then hold four values instead of three.
+        """
+        return -self.limit - (1 if self.group_size and self.bits > 1 else 0)
 
 
 FLOAT_WEIGHT = WeightQuant(32)
@@ -100,12 +111,14 @@ class QuantPlan:
         activations: By value name; a value that is not here stays float.
         integer_kernels: Names of the layers that multiply integers whose ranges are calibrated.
         dynamic: Names of the layers that multiply integers, their input's range taken from each batch.
+        blockwise: Names of the layers whose kernel rounds its input itself, each row's groups by a scale of their own.
     """
 
     weights: Mapping[str, WeightQuant]
     activations: Mapping[str, ActivationQuant]
     integer_kernels: frozenset[str] = frozenset()
     dynamic: frozenset[str] = frozenset()
+    blockwise: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, network: Network, policy: Policy) -> QuantPlan:
@@ -120,7 +133,8 @@ class QuantPlan:
         activations = {name: ActivationQuant(bits=bits) for name, bits in _quantized_values(network, policy).items()}
         static = {name for name in network.layers if policy.layer(name).activation_bits == INTEGER_ACTIVATIONS}
         dynamic = frozenset(name for name in network.layers if policy.layer(name).dynamic)
-        return cls(weights, activations, frozenset(static - dynamic), dynamic)
+        blockwise = frozenset(name for name in dynamic if policy.layer(name).group_size)
+        return cls(weights, activations, frozenset(static - dynamic), dynamic - blockwise, blockwise)
 
     def with_scales(self, weights: Mapping[str, Tensor], activations: Mapping[str, ActivationQuant]) -> QuantPlan:
         """The plan with calibrated scales."""

@@ -185,7 +185,16 @@ def _rates(campaign: Campaign) -> dict[str, Any]:
     formats = sorted({kernel.row[1] for sample in campaign.samples for kernel in sample.kernels})
     return {
         "formats": {"default": formats},
-        "fallbacks": {"int8": "fp32", "dynamic": "int8", "packed2": "packed4", "packed4": "fp32", "packed8": "fp32"},
+        "fallbacks": {
+            "int8": "fp32",
+            "dynamic": "int8",
+            "packed2": "packed4",
+            "packed4": "fp32",
+            "packed8": "fp32",
+            "dynamic2": "dynamic4",
+            "dynamic4": "dynamic",
+            "dynamic8": "dynamic",
+        },
         **peak_rates(table),
         "floor_us": floors_us(table),
         "thread_exponent": thread_exponent(campaign.samples, campaign.threads),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from kneepoint.compression.quantizers import (
@@ -17,6 +18,7 @@ from kneepoint.compression.quantizers import (
     dequantized_weight,
     expanded_scale,
     fake_quantize_activation,
+    fake_quantize_blocks,
     fake_quantize_dynamic,
     quantize_bias,
     quantize_weight,
@@ -25,6 +27,8 @@ from kneepoint.compression.quantizers import (
     weight_rows,
 )
 from kneepoint.compression.weight_scales import weight_scales
+from kneepoint.deployment.group_packing import packed_groups
+from kneepoint.deployment.runtime import open_session
 from kneepoint.spaces.quant_plan import ActivationQuant, WeightQuant
 
 bits = pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
@@ -99,7 +103,7 @@ def test_the_straight_through_weight_is_the_stored_one_and_has_gradients(bits: i
     weight = torch.randn(4, 8, requires_grad=True)
     quant = calibrated(weight, bits)
     assert quant.scale is not None
-    through = straight_through_weight(weight, expanded_scale(weight, quant), bits, quant.limit)
+    through = straight_through_weight(weight, expanded_scale(weight, quant), bits)
     torch.testing.assert_close(through, dequantized_weight(weight, quant))
     through.sum().backward()
     assert weight.grad is not None
@@ -108,7 +112,7 @@ def test_the_straight_through_weight_is_the_stored_one_and_has_gradients(bits: i
 
 def test_one_bit_lets_every_gradient_through() -> None:
     weight = torch.tensor([[5.0, -0.1]], requires_grad=True)
-    straight_through_weight(weight, torch.ones(1, 1), 1, 1).sum().backward()
+    straight_through_weight(weight, torch.ones(1, 1), 1).sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == [[1.0, 1.0]]
 
@@ -204,3 +208,46 @@ def test_a_plan_without_scales_is_refused() -> None:
         quantize_weight(torch.ones(2, 2), WeightQuant(8))
     with pytest.raises(ValueError, match="no activation scales yet"):
         bias_scale(torch.ones(2), ActivationQuant())
+
+
+def test_groups_use_the_whole_range_of_their_integers_with_either_sign() -> None:
+    weight = torch.tensor([[-4.0, 2.0, 0.0, 1.0, 4.0, -2.0, 0.0, -1.0]])
+    quant = WeightQuant(3, torch.tensor([[1.0, -1.0]]), group_size=4)
+    assert (quant.lowest, quant.limit) == (-4, 3)
+    assert quantize_weight(weight, quant).tolist() == [[-4, 2, 0, 1, -4, 2, 0, 1]]
+    assert torch.equal(dequantized_weight(weight, quant), weight)
+    given = (weight * 2).requires_grad_()
+    through = straight_through_weight(given, expanded_scale(weight, quant), 3, 4)
+    assert through.tolist() == [[-4.0, 3.0, 0.0, 2.0, 4.0, -3.0, 0.0, -2.0]]
+    through.sum().backward()
+    assert given.grad is not None
+    assert given.grad.tolist() == [[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_blocks_are_rounded_as_onnx_runtime_rounds_them(bits: int, rows: int) -> None:
+    torch.manual_seed(rows)
+    x = torch.randn(rows, 2, 72) * 10 ** torch.linspace(-3, 3, rows).view(-1, 1, 1)
+    x[0, 0, :32] = 0
+    weight, quant = torch.randn(5, 72), WeightQuant(bits, torch.rand(5, 3) + 0.1, group_size=32)
+    sizes = {"K": 72, "N": 5, "bits": bits, "block_size": 32, "accuracy_level": 4}
+    node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **sizes)
+    assert quant.scale is not None
+    packed = packed_groups(quantize_weight(weight, quant), quant)
+    constants = [numpy_helper.from_array(value.numpy(), name) for value, name in ((packed, "w"), (quant.scale, "s"))]
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "g", [given], [made], constants)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    (product,) = open_session(model.SerializeToString()).run(None, {"x": x.numpy()})
+    expected = fake_quantize_blocks(x, 32) @ dequantized_weight(weight, quant).T
+    largest = x.abs().amax(-1, keepdim=True)  # errors of sums are those of their summands
+    torch.testing.assert_close(torch.from_numpy(product) / largest, expected / largest, rtol=1e-4, atol=1e-3)
+
+
+def test_rounded_blocks_pass_gradients() -> None:
+    x = torch.randn(3, 40, requires_grad=True)
+    fake_quantize_blocks(x, 32).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones(3, 40))

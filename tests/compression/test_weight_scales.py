@@ -55,7 +55,7 @@ def test_groups_are_scaled_each_for_itself_and_the_last_may_be_shorter(method: W
     scales = weight_scales(rows, 4, method, 32, importance)
     assert scales.shape == (5, 3)
     for group, part in enumerate(rows.split(32, dim=1)):
-        own = weight_scales(part, 4, method, importance=importance.split(32, dim=1)[group])
+        own = weight_scales(part, 4, method, part.shape[1], importance.split(32, dim=1)[group]).squeeze(1)
         assert torch.equal(scales[:, group], own)
 
 
@@ -69,3 +69,20 @@ def test_large_layers_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(SpaceError, match="did you mean 'minmax'"):
         weight_scales(torch.ones(2, 2), 4, "minmaks")  # type: ignore[arg-type]  # what is not checked comes from files
+
+
+def test_the_scale_of_a_group_turns_its_longer_side_to_the_lowest_integer() -> None:
+    rows = torch.tensor([[-4.0, 3.0, 0.0, 1.0], [4.0, -3.0, 0.0, -1.0]])
+    for method in ("mse", "minmax"):
+        scales = weight_scales(rows, 3, method, group_size=4)
+        assert scales.sign().tolist() == [[1.0], [-1.0]]
+    assert scales.tolist() == [[1.0], [-1.0]]
+
+
+def test_groups_of_two_bits_hold_four_values() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(50, 32)
+    grouped, whole = weight_scales(rows, 2, "mse", group_size=32), weight_scales(rows, 2, "mse")
+    four = (dequantized_weight(rows, WeightQuant(2, grouped, group_size=32)) - rows).square().mean()
+    three = (dequantized_weight(rows, WeightQuant(2, whole)) - rows).square().mean()
+    assert four < 0.85 * three

@@ -23,7 +23,11 @@ from tests.deployment.kernel_networks import KERNEL_NETWORKS
 
 HOWS = ["fp32", "w8a8", "w8a8-dynamic", "mixed", "pruned floats"]
 CASES = [(name, how) for name in KERNEL_NETWORKS for how in HOWS]
-CASES += [(name, how) for name in ("tokens", "attention") for how in ("w16", "w3a8", "w8a16", "w4a8-dynamic", "w4-g32")]
+CASES += [
+    (name, how)
+    for name in ("tokens", "attention")
+    for how in ("w16", "w3a8", "w8a16", "w4a8-dynamic", "w4-g32", "w8a8-dynamic-g32")
+]
 CASES += [(name, how) for name in ("residual", "mobile", "sound", "twice") for how in ("fp32", "w8a8", "w4")]
 CASES += [(name, "w8a16") for name in ("mobile", "sound")]
 CASES += [("residual", how) for how in ("2", "neighbours", "pruned", "student")]

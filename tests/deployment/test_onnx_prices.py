@@ -14,7 +14,7 @@ RESIDUAL = ["fp32", "16", "8", "4", "2", "mixed", "pruned", "student"]
 CASES = [("residual", how) for how in RESIDUAL] + [
     (name, how) for name in ("mobile", "sound", "pair", "named", "numbered") for how in ("fp32", "8", "mixed")
 ]
-FORMATS = ["w32", "w16", "w8", "w1", "w3a8", "w8a8", "w8a16", "w4a8-dynamic", "w4-g32"]
+FORMATS = ["w32", "w16", "w8", "w1", "w3a8", "w8a8", "w8a16", "w4a8-dynamic", "w4-g32", "w2a8-dynamic-g64"]
 FORMAT_CASES = [(name, how) for name in ("tokens", "attention") for how in FORMATS] + [
     (name, how) for name in ("residual", "twice", "named") for how in ("w8a8", "w4", "w8a16", "w8a8-dynamic", "w2-g32")
 ]

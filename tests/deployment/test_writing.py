@@ -12,6 +12,8 @@ from kneepoint.deployment import kernel_counts
 from kneepoint.deployment.parity import compare
 from kneepoint.deployment.template import template_of
 from kneepoint.deployment.writing import write
+from kneepoint.hardware_models import fuse, read_onnx
+from kneepoint.spaces.lowering import lower
 from kneepoint.spaces.policy import LayerPolicy
 
 TYPES = {
@@ -30,6 +32,8 @@ FORMATS = [
     "w8a8-dynamic",
     "w2a8-dynamic",
     "w4-g32",
+    "w3a8-dynamic-g32",
+    "w2a8-dynamic-g64",
     "w8-g64",
     "w1-g32",
     "w8",
@@ -110,7 +114,12 @@ def test_every_format_is_executed_as_it_was_simulated(bench: Any, name: str, how
 
 
 @pytest.mark.parametrize(
-    ("how", "kernel", "count"), [("w8a8-dynamic", "DynamicQuantizeMatMul", 5), ("w4-g32", "MatMulNBits", 5)]
+    ("how", "kernel", "count"),
+    [
+        ("w8a8-dynamic", "DynamicQuantizeMatMul", 5),
+        ("w4-g32", "MatMulNBits", 5),
+        ("w4a8-dynamic-g32", "MatMulNBits", 5),
+    ],
 )
 def test_linear_layers_run_on_the_kernel_of_their_format(bench: Any, how: str, kernel: str, count: int) -> None:
     kernels = kernel_counts(bench.export("tokens", how).data)
@@ -130,6 +139,13 @@ def test_16_bit_activations_are_rounded_around_float_kernels(bench: Any) -> None
     assert not {"QLinearConv", "QGemm"} & set(kernels)
     points = [entry for name, entry in constants(exported.model).items() if name.endswith("_zero_point")]
     assert {entry.data_type for entry in points} == {TensorProto.UINT16}
+
+
+def test_rows_with_scales_of_groups_are_looked_up_by_one_kernel(bench: Any) -> None:
+    exported = bench.export("attention", "w4-g32")
+    kernels = kernel_counts(exported.data)
+    assert kernels["GatherBlockQuantized"] == 1
+    assert "Gather" not in kernels
 
 
 def test_an_embedding_is_looked_up_as_it_is_stored(bench: Any) -> None:
@@ -185,7 +201,10 @@ def test_one_template_serves_every_policy_of_a_width(bench: Any) -> None:
         assert parity.deviation < 0.005
 
 
-def test_a_shared_embedding_is_stored_once(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("how", "sizes"), [("w32", [50, 16]), ("w4-g32", [50, 1, 16]), ("w3a8-dynamic-g32", [50, 1, 16])]
+)
+def test_a_shared_embedding_is_stored_once(tmp_path: Any, how: str, sizes: list[int]) -> None:
     import torch
     from torch import nn
 
@@ -209,10 +228,12 @@ def test_a_shared_embedding_is_stored_once(tmp_path: Any) -> None:
     task = Task(Tied(), tokens[:1], [(tokens, tokens)], [(tokens, tokens)], loss=lambda y, t: y.mean())
     task.metric = type(task.metric)(lambda y, t: float(y.mean()), name="mean")
     space = joint_space(task, students=None)
-    assert list(space.teacher.layers) == ["mix"]
-    compressed = Compressor(space, StudentStore(tmp_path)).compress(
-        Policy.build(layers={"mix": LayerPolicy.of_bits(8)})
-    )
+    policy = Policy.build(layers=dict.fromkeys(space.teacher.layers, LayerPolicy.parse(how)))
+    compressed = Compressor(space, StudentStore(tmp_path)).compress(policy)
     model = to_onnx(compressed, task.example_input)
-    assert [list(entry.dims) for entry in model.graph.initializer if entry.dims and max(entry.dims) == 50] == [[50, 16]]
+    stored = [list(entry.dims) for entry in model.graph.initializer if entry.dims and max(entry.dims) == 50]
+    assert [dims for dims in stored if dims != [50, 1]] == [sizes]  # beside the scales
+    table, read = lower(compressed.network, compressed.policy), read_onnx(model)
+    assert [kernel.row for kernel in fuse(table)] == [kernel.row for kernel in fuse(read)]
+    assert (table.storage_bytes, table.resident_bytes) == (read.storage_bytes, read.resident_bytes)
     assert compare(model.SerializeToString(), task, compressed.module).deviation < 0.005

@@ -172,7 +172,8 @@ def test_a_copy_has_its_own_digest() -> None:
 def test_fallbacks_are_followed_to_what_a_kind_executes() -> None:
     device = Device.model_validate(content())
     assert device.executed("linear", "dynamic") == "int8"
-    assert device.executed("linear", "packed4") == "fp32"
+    assert device.executed("linear", "packed4") == "packed4"
+    assert device.executed("embedding", "packed4") == "fp32"
     assert device.executed("conv_transpose", "dynamic") == "fp32"
     assert device.executed("conv", "int8") == "int8"
 

@@ -59,9 +59,25 @@ def test_every_layer_either_varies_or_has_a_reason(name: str, network_of: Networ
         assert not operation.weight or operation.layer in network.layers or fixed[operation.layer]
 
 
-def test_a_tied_weight_is_fixed_and_says_by_what() -> None:
-    (why,) = fixed_layers(Network(Tied().eval(), torch.zeros(1, 3, dtype=torch.int64))).values()
-    assert why == "its weight is stored once, for operators of several kinds (embedding, linear)"
+def test_a_tied_embedding_varies() -> None:
+    assert not fixed_layers(Network(Tied().eval(), torch.zeros(1, 3, dtype=torch.int64)))
+
+
+class Both(nn.Module):
+    """A kernel that is a convolution's and a transposed convolution's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = nn.Conv2d(4, 4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Any:
+        return F.conv_transpose2d(F.relu(self.there(x)), self.there.weight)
+
+
+def test_a_weight_of_several_kinds_is_fixed_and_says_by_what() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), Both()).eval()
+    (why,) = fixed_layers(Network(module, torch.zeros(1, 4, 3, 3))).values()
+    assert why == "its weight is stored once, for operators of several kinds (conv, conv_transpose)"
 
 
 def test_groups_of_a_transposed_convolution_are_fixed() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kneepoint.spaces.network import Network
+from kneepoint.spaces.network import Layer, Network
 from kneepoint.spaces.policy import LayerPolicy, Policy
 from kneepoint.tasks.errors import SpaceError
 
@@ -62,14 +62,35 @@ def test_a_layer_called_twice_is_one_layer(network_of: NetworkOf) -> None:
     assert len(network_of("mobile").layers["squeeze"].operations) == 2
 
 
-def test_grouped_transposed_convolutions_and_tied_embeddings_keep_their_bits(network_of: NetworkOf) -> None:
+def test_grouped_transposed_convolutions_keep_their_bits_and_tied_embeddings_vary(network_of: NetworkOf) -> None:
     assert network_of("unet").layers["up"].kind == network_of("blocks").layers["transposed"].kind == "conv_transpose"
     assert "depth_up" not in network_of("blocks").layers
     text = network_of("text")
     tied = [operation for operation in text.operations if operation.weight == "head.weight"]
     assert [operation.kind for operation in tied] == ["embedding", "linear"]
-    assert "head" not in text.layers
-    assert not any(text.varies(operation) for operation in tied)
+    assert (text.layers["head"].kind, text.layers["head"].operations) == ("tied", tuple(entry.name for entry in tied))
+    assert all(text.varies(operation) and text.is_tied(operation) for operation in tied)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("w4-g64", "w4-g64"),
+        ("w4a8-dynamic-g32", "w4a8-dynamic-g32"),
+        ("w4a8", "w4a8-dynamic-g32"),
+        ("w3", "w3-g32"),
+        ("w8a16", "w8-g32"),
+        ("w16", "w32"),
+    ],
+)
+def test_a_tied_weight_is_stored_in_groups(asked: str, given: str, network_of: NetworkOf) -> None:
+    assert network_of("text").layers["head"].admit(LayerPolicy.parse(asked)).name == given
+
+
+@pytest.mark.parametrize(("asked", "given"), [("w4-g64", "w4-g64"), ("w4a8-dynamic-g32", "w4-g32"), ("w4a8", "w4")])
+def test_a_table_may_have_scales_of_groups(asked: str, given: str, network_of: NetworkOf) -> None:
+    layer = Layer("words", "embedding", "words.weight", ("words",))
+    assert layer.admit(LayerPolicy.parse(asked)).name == given
 
 
 class SameTwice(nn.Module):

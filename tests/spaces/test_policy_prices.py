@@ -22,7 +22,8 @@ from kneepoint.tasks.errors import DeviceError, SpaceError
 
 NetworkOf = Callable[[str], Network]
 FORMATS = [
-    LayerPolicy.parse(name) for name in ("w2a8", "w4a8", "w8a8", "w16", "w32", "w8a8-dynamic", "w4-g32", "w8a16")
+    LayerPolicy.parse(name)
+    for name in ("w2a8", "w4a8", "w8a8", "w16", "w32", "w8a8-dynamic", "w4-g32", "w8a16", "w4a8-dynamic-g32")
 ]
 SHARES = (1.0, 0.75, 0.5, 0.25)
 
