@@ -67,17 +67,20 @@ def begin_distillation(task: Task, module: nn.Module, settings: Distillation, se
 
 def distillation_loss(task: Task, module: nn.Module, settings: Distillation, seed: int = 0) -> DistillationLoss:
     """The loss of a training of ``module``; a teacher's outputs are kept where they are all that is asked of it."""
-    hinted = settings.hidden_hints > 0 or settings.attention_hints > 0
-    hints = _matched_hints(task, module, digest_seed("hints", seed)) if hinted else None
+    hints = _matched_hints(task, module, settings, digest_seed("hints", seed))
     kept = settings.teacher_cache_mb * _MEGABYTE
     needs_teacher = settings.alpha != 0 or settings.follow_gap or settings.general_share > 0
-    cached = kept > 0 and not hinted and needs_teacher and may_recur(task, settings.batches)
+    cached = kept > 0 and hints is None and needs_teacher and may_recur(task, settings.batches)
     return DistillationLoss(task, settings, hints, teacher_outputs(task, int(kept)) if cached else None)
 
 
-def _matched_hints(task: Task, module: nn.Module, seed: int) -> Hints:
-    """What the example input shows of both networks, matched."""
-    return Hints(_observed(task, module), _observed(task, task.model), seed)
+def _matched_hints(task: Task, module: nn.Module, settings: Distillation, seed: int) -> Hints | None:
+    """What the example input shows of both networks, matched; None where nothing is asked for, or nothing matches."""
+    if settings.hidden_hints == 0 and settings.attention_hints == 0:
+        return None
+    hints = Hints(_observed(task, module), _observed(task, task.model), seed)
+    found = (settings.hidden_hints > 0 and hints.states) or (settings.attention_hints > 0 and hints.attention)
+    return hints if found else None
 
 
 def _observed(task: Task, module: nn.Module) -> Observed:
