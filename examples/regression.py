@@ -1,7 +1,7 @@
 """Regression: how a disease progresses within a year, by a small network; judged by the mean absolute error.
 
-The 442 patients are scikit-learn's diabetes data; nothing is downloaded. Inputs are standardized outside
-the network, targets are in hundreds of points.
+The 442 patients are scikit-learn's diabetes data; nothing is downloaded. Inputs are standardized outside the network,
+targets are in hundreds of points.
 
 Run it:  python examples/regression.py             half a minute
          python examples/regression.py --small     seconds: less of everything
