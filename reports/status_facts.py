@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kneepoint.search.record import FIDELITIES, Record
+from kneepoint.search.record import FIDELITIES, SLICE_FIDELITIES, Record
 
 RECENTLY = 600.0
 """Seconds that the recent pace is of."""
@@ -76,7 +76,7 @@ class Labour:
 
 def by_fidelity(records: Sequence[Record]) -> dict[str, FidelityFacts]:
     """The trials of every fidelity that there are any of, from cheap to dear."""
-    groups = {name: [one for one in records if one.fidelity == name] for name in FIDELITIES}
+    groups = {name: [one for one in records if one.fidelity == name] for name in (*SLICE_FIDELITIES, *FIDELITIES)}
     return {
         name: FidelityFacts(len(group), sum(one.scores is None for one in group), sum(map(seconds_of, group)))
         for name, group in groups.items()

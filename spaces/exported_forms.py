@@ -109,7 +109,7 @@ def _rows(network: Network, operation: Operation, operator: Operator, _: Mutable
     """Every sample's row from its start to its end is the row itself, with other axes around it."""
     node = network.node(operation)
     if is_every_row(network, node):
-        operator = replace(operator, kind="view", function="", inputs=operator.inputs[:1])
+        operator = replace(operator, kind="view", function="", inputs=operator.inputs[:1], axes=(0,))
     yield operator
 
 

@@ -115,7 +115,7 @@ def test_inspect_of_a_bare_task_shows_itself(user: ModuleType) -> None:
     found = kp.inspect(user.task())
     assert repr(found).startswith("tiny: before the search")
     assert found.devices == ()
-    assert found.space.students.keys() == {"width=0.25", "width=0.375", "width=0.5", "width=0.75"}
+    assert {"separable=0,width=0.25", "separable=0,width=0.5"} < found.space.students.keys()
     assert found.trials == 100
 
 

@@ -83,7 +83,7 @@ def test_what_cannot_vary_has_its_reason(tagger: JointSpace) -> None:
     first = found.layers[0]  # called after either of the modules that hold the weight
     assert first.name in ("embedding", "head")
     assert (first.kind, first.parameters) == ("embedding", 88)
-    assert "several kinds" in str(first.why_bits_fixed)
+    assert first.why_bits_fixed is None  # a tied table may be stored in few bits
     assert layers["up"].why_bits_fixed is None
     assert layers["down"].why_channels_fixed
     assert found.devices == ()
