@@ -66,6 +66,12 @@ def stretches(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[tup
     return found
 
 
+def keeps_first_axis(node: fx.Node) -> bool:
+    """Whether the first size of a value is known to be that of its first argument: the batch of one input."""
+    before, after = source_of(node).meta["val"].shape, node.meta["val"].shape
+    return bool(after) and str(after[:1]) == str(before[:1])
+
+
 def is_identity(node: fx.Node) -> bool:
     """Whether an operator hands on its input as it is, at inference."""
     name = operator_name(node)

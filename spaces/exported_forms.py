@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import fx
 
 from kneepoint.hardware_models.operators import ONNX_KINDS, Operator, Tensor
-from kneepoint.spaces.axis_shapes import is_identity
+from kneepoint.spaces.axis_shapes import is_identity, keeps_first_axis
 from kneepoint.spaces.constant_folding import constant_value
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.tracing import argument_of, is_number, operator_name, shape_of, source_of
@@ -109,7 +109,9 @@ def _rows(network: Network, operation: Operation, operator: Operator, _: Mutable
     """Every sample's row from its start to its end is the row itself, with other axes around it."""
     node = network.node(operation)
     if is_every_row(network, node):
-        operator = replace(operator, kind="view", function="", inputs=operator.inputs[:1], axes=(0,))
+        operator = replace(
+            operator, kind="view", function="", inputs=operator.inputs[:1], axes=(0,) if keeps_first_axis(node) else ()
+        )
     yield operator
 
 

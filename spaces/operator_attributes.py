@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from kneepoint.hardware_models.operators import ONNX_KINDS
-from kneepoint.spaces.axis_shapes import UNUSUAL_BATCH, permutation_of
+from kneepoint.spaces.axis_shapes import keeps_first_axis, permutation_of
 from kneepoint.spaces.network import Network, Operation
 from kneepoint.spaces.tracing import operator_name, shape_of, source_of
 
@@ -81,8 +81,7 @@ def _view(network: Network, operation: Operation) -> Attributes:
     node = network.node(operation)
     name = operator_name(node)
     single = name in ("squeeze", "unsqueeze")
-    kept = shape_of(node, UNUSUAL_BATCH)[:1] == shape_of(source_of(node), UNUSUAL_BATCH)[:1]
-    return Attributes(axes=(0,) if single or kept else (), function=name if single else "")
+    return Attributes(axes=(0,) if single or keeps_first_axis(node) else (), function=name if single else "")
 
 
 def _transpose(network: Network, operation: Operation) -> Attributes:

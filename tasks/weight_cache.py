@@ -41,7 +41,8 @@ def save_weights(module: nn.Module, name: str) -> None:
     A folder that cannot be written is no error: it only costs the time to train again.
     """
     folder = cache_folder()
-    data = save({key: value.detach().contiguous() for key, value in module.state_dict().items()})
+    # Copies, because tied weights share memory, which the format refuses.
+    data = save({key: value.detach().clone().contiguous() for key, value in module.state_dict().items()})
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=name, suffix=".part", delete=False) as file:

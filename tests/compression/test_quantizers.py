@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -231,7 +232,7 @@ def test_blocks_are_rounded_as_onnx_runtime_rounds_them(bits: int, rows: int) ->
     x = torch.randn(rows, 2, 72) * 10 ** torch.linspace(-3, 3, rows).view(-1, 1, 1)
     x[0, 0, :32] = 0
     weight, quant = torch.randn(5, 72), WeightQuant(bits, torch.rand(5, 3) + 0.1, group_size=32)
-    sizes = {"K": 72, "N": 5, "bits": bits, "block_size": 32, "accuracy_level": 4}
+    sizes: dict[str, Any] = {"K": 72, "N": 5, "bits": bits, "block_size": 32, "accuracy_level": 4}
     node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **sizes)
     assert quant.scale is not None
     packed = packed_groups(quantize_weight(weight, quant), quant)

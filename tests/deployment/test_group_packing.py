@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_onnx_runtime_reads_them_so(bits: int, level: int) -> None:
     quant = WeightQuant(bits, group_size=32)
     values = torch.randint(quant.lowest, quant.limit + 1, (6, 40)).to(torch.int8)
     scale = (torch.rand(6, 2) + 0.1) * torch.tensor([1, -1])
-    sizes = {"K": 40, "N": 6, "bits": bits, "block_size": 32, "accuracy_level": level}
+    sizes: dict[str, Any] = {"K": 40, "N": 6, "bits": bits, "block_size": 32, "accuracy_level": level}
     node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **sizes)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
     constants = [

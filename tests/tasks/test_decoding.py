@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ def test_a_step_says_what_the_whole_text_says(model: Logits) -> None:
     ids = torch.randint(0, 20, (3, CONTEXT + 1))
     step, (token, past) = decoding_step(model, CONTEXT)
     assert (token.shape, past[0].shape, len(past)) == ((1, 1), (1, 2, CONTEXT, 4), 4)
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     model.decoder(input_ids=ids[:, :CONTEXT], past_key_values=cache, use_cache=True)
     kept = tuple(part for layer in cache.layers for part in (layer.keys, layer.values))
     logits, *after = step(ids[:, CONTEXT:], kept)

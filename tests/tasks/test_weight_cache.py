@@ -62,3 +62,17 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "cache"))
     save_weights(nn.Linear(2, 2), "lost.safetensors")
     assert not load_weights(nn.Linear(2, 2), "lost.safetensors")
+
+
+@pytest.mark.usefixtures("folder")
+def test_tied_weights_are_kept_too() -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    module = nn.Sequential(first, second)
+    save_weights(module, "tied.safetensors")
+    with torch.no_grad():
+        kept = first.weight.clone()
+        first.weight.zero_()
+    assert load_weights(module, "tied.safetensors")
+    assert torch.equal(first.weight, kept)
+    assert second.weight is first.weight

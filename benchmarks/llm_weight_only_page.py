@@ -1,0 +1,119 @@
+"""docs/llm_weight_only.md, from the figures of llm_weight_only.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.llm_weight_only_picture import draw
+
+DOCS = Path(__file__).parent.parent / "docs"
+_INTRODUCTION = """# A decoder in few bits
+
+A small Llama (grouped-query attention, tied embeddings), trained for minutes on the docstrings of installed packages,
+with 2, 3, 4 or 8 bits a layer and a scale for every 32 weights. `python -m benchmarks.llm_weight_only` measures it and
+writes this page; [raw figures](../benchmarks/results/llm_weight_only.json). Linear layers are MatMulNBits in ONNX
+Runtime, the table of embeddings is looked up by GatherBlockQuantized, and the tied head reads the same bytes.
+"""
+_QUALITY = """
+## The same bits, the same runtime
+
+Perplexity on validation texts as ONNX Runtime reaches it, without training. *To nearest* is ours without learned
+rounding. 3 bits are stored in 4: neither MatMulNBits nor any type of ONNX holds 3.
+"""
+_LATENCY = """
+## One token
+
+A token behind a cache of {context} tokens, one thread, milliseconds: measured in ONNX Runtime (fastest tenth of runs),
+and priced with the shipped `x86-server` and with the same rates beside the bandwidths of the machine ({bandwidth:.0f}
+GB/s from main memory). The small decoder is the trained one; the large one has {millions:.0f} million random weights.
+"""
+_SEARCH = """
+## The search
+
+![Perplexity against size and latency](llm_weight_only.png)
+
+{trials} candidates out of {size:.0e}, {seconds:.0f} s: hypervolume {hypervolume:.4f}; the best baseline has {best:.4f}.
+"""
+
+
+def write_page(results: Mapping[str, Any]) -> None:
+    """The page, and its picture."""
+    search, quality = results["search"], results["quality"]
+    uniform = list(_uniform(quality, results["latency"]["small"]))
+    draw(search["front"], uniform, DOCS / "llm_weight_only.png")
+    parts = [
+        _INTRODUCTION,
+        _QUALITY,
+        *_quality_rows(quality),
+        *_latency_part(results["latency"]),
+        *_search_part(search),
+    ]
+    (DOCS / "llm_weight_only.md").write_text("\n".join(parts).replace("\n\n\n", "\n\n") + "\n")
+
+
+def _uniform(quality: Mapping[str, Any], latency: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for form, priced in latency.items():
+        figures = quality.get(f"ours {form}")
+        if figures is None:
+            continue
+        family = "activations in bytes (w4a8-dynamic-g32)" if "a8" in form else "weights alone (w4-g32)"
+        size = priced["bytes"] / 1e6
+        yield {**figures, "name": form, "family": family, "size_mb": size, "token_ms": priced["shipped"]}
+
+
+def _quality_rows(quality: Mapping[str, Any]) -> Iterator[str]:
+    yield "| format | perplexity | one standard error | simulated | file, kB |"
+    yield "|---|---|---|---|---|"
+    for name, figures in quality.items():
+        if "failed" in figures:
+            yield f"| {_named(name)} | does not run: {figures['failed'].split(':')[0]} | | | |"
+            continue
+        simulated = f"{figures['simulated']:.3f}" if "simulated" in figures else ""
+        shown = f"{figures['perplexity']:.3f} | {figures['error']:.2f} | {simulated} | {figures['bytes'] / 1e3:,.0f}"
+        yield f"| {_named(name)} | {shown} |"
+
+
+def _named(name: str) -> str:
+    return name.replace("rival", "MatMulNBitsQuantizer").replace("ours ", "")
+
+
+def _latency_part(latency: Mapping[str, Any]) -> Iterator[str]:
+    machine, large = latency["machine"], latency["large"]
+    yield _LATENCY.format(context=128, bandwidth=machine["bandwidth_gb_s"], millions=large["w32"]["bytes"] / 4e6)
+    columns = "measured | `x86-server` | own bandwidths"
+    yield f"| format | small: {columns} | large: {columns} |"
+    yield "|---|---|---|---|---|---|---|"
+    for form in large:
+        cells = [
+            f"{latency[name][form][kind]:.2f}" for name in ("small", "large") for kind in ("measured", "shipped", "own")
+        ]
+        yield f"| {form} | {' | '.join(cells)} |"
+    yield ""
+    for name in ("small", "large"):
+        errors = {kind: [_error(one, kind) for one in latency[name].values()] for kind in ("shipped", "own")}
+        said = "; ".join(
+            f"{label} {100 * np.median(errors[kind]):.0f} % (largest {100 * max(errors[kind]):.0f} %)"
+            for kind, label in (("shipped", "`x86-server`"), ("own", "own bandwidths"))
+        )
+        yield f"Median error of the {name} one's predictions: {said}."
+
+
+def _error(figures: Mapping[str, float], kind: str) -> float:
+    return abs(figures[kind] / figures["measured"] - 1)
+
+
+def _search_part(search: Mapping[str, Any]) -> Iterator[str]:
+    yield _SEARCH.format(trials=60, best=max(search["baselines"].values()), **{
+        name: search[name] for name in ("size", "seconds", "hypervolume")
+    })  # fmt: skip
+    yield "| perplexity | in ONNX Runtime | size, MB | token, ms | layers by format |"
+    yield "|---|---|---|---|---|"
+    for one in sorted(search["front"], key=lambda entry: float(entry["size_mb"])):
+        forms = ", ".join(f"{count} {name}" for name, count in one["formats"].items()) or "all w32"
+        executed = f"{one['executed']:.3f}" if one["executed"] is not None else ""
+        shown = f"{one['perplexity']:.3f} ± {one['error'] or 0:.2f} | {executed} | {one['size_mb']:.3f}"
+        yield f"| {shown} | {one['token_ms']:.3f} | {forms} |"
