@@ -17,6 +17,7 @@ from kneepoint.compression.pruning import (
     prune_in_stages,
     ranker,
     stages,
+    train_pruned,
 )
 from kneepoint.spaces.joint_space import JointSpace
 from kneepoint.spaces.network import Network
@@ -144,3 +145,16 @@ def test_one_stage_is_plain_pruning(space_of: SpaceOf) -> None:
     plain = kept_channels(network, policy, channel_ranking(network, folded(network), "group_norm", before))
     assert all(torch.equal(rows, plain[group]) for group, rows in kept.items())
     assert all(value is before[key] for key, value in values.items())
+
+
+def test_a_pruned_network_trains_with_its_batch_norm(space_of: SpaceOf) -> None:
+    space = space_of("vision")
+    network, before = space.teacher, tensors(space.teacher)
+    kept = {group: torch.arange(size // 2) for group, size in network.groups.items()}
+    after = train_pruned(space.task, network, kept, before, TRAINING, 0)
+    assert before.keys() == after.keys()
+    weight, mean = after["stem.weight"], after["norm1.running_mean"]
+    assert not torch.equal(weight[:4], before["stem.weight"][:4])
+    assert not torch.equal(mean[:4], before["norm1.running_mean"][:4])
+    assert bool((weight[4:] == 0).all() and (mean[4:] == 0).all())
+    assert all(torch.equal(value, before[key]) for key, value in network.tensors().items())
