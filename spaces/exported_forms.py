@@ -109,9 +109,8 @@ def _rows(network: Network, operation: Operation, operator: Operator, _: Mutable
     """Every sample's row from its start to its end is the row itself, with other axes around it."""
     node = network.node(operation)
     if is_every_row(network, node):
-        operator = replace(
-            operator, kind="view", function="", inputs=operator.inputs[:1], axes=(0,) if keeps_first_axis(node) else ()
-        )
+        axes = (0,) if keeps_first_axis(node) else ()
+        operator = replace(operator, kind="view", function="", inputs=operator.inputs[:1], axes=axes)
     yield operator
 
 
