@@ -8,8 +8,8 @@ Texts are the prose of docstrings of eight packages that are installed with knee
 the package; modules are whole in training, validation or test. Validation data picks the student, test data judges it.
 Teacher and student are timed in ONNX Runtime, in turns, in a fresh process, batch 1, one thread. Bars: at most 60 % of
 the parameters, at least 1.6 times as fast, at least 95 % of the teacher's accuracy. What was done is kept in the run
-directory and gone on with. Figures go to benchmarks/results/text_classifier.json (`seconds` are those of the last call); the exit code is 0 where all bars are
-reached.
+directory and gone on with. Figures go to benchmarks/results/text_classifier.json (`seconds` are those of the last
+call); the exit code is 0 where all bars are reached.
 """
 
 from __future__ import annotations
