@@ -32,7 +32,7 @@ def audition(trials: Trials, progress: Progress) -> float:
     """
     space = trials.job.space
     left = {Policy.build(dict(member)).id: name for name, member in space.members.items() if member}
-    if len(left) < FEWEST:
+    if len(left) < FEWEST or not _comparable(trials):
         return 0.0
     seconds = 0.0
     for fidelity in SLICE_FIDELITIES:
@@ -48,6 +48,16 @@ def audition(trials: Trials, progress: Progress) -> float:
         trials.events.write("students tried", fidelity=fidelity, left=sorted(left.values()))
     space.search_among(["teacher", *left.values()])
     return seconds
+
+
+def _comparable(trials: Trials) -> bool:
+    """Whether all that counts is known of a student before it is trained to its end: a metric, and predicted costs.
+
+    What is measured, or is a user's own, may speak for a student that loses on everything else.
+    """
+    objectives, metric = trials.job.objectives, trials.job.task.metric.name
+    costs = [entry for entry in objectives if entry.predicted]
+    return bool(costs) and all(entry.predicted or entry.name == metric for entry in objectives)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import kneepoint as kp
+from kneepoint.objectives.objective import objective
 from kneepoint.search.auditions import Entrant, promising
 from kneepoint.search.record import SLICE_FIDELITIES
 from kneepoint.spaces.students import StudentFamily
@@ -69,3 +71,13 @@ def test_a_search_tries_its_students_in_slices_and_searches_among_those_that_are
     again = tiny_problem.run(job, tmp_path / "run")
     assert (tmp_path / "run" / "trials.jsonl").read_text().count("\n") == len(records)
     assert [one.id for one in again.front] == [one.id for one in result.front]
+
+
+def test_where_something_is_measured_all_students_enter(tmp_path: Path) -> None:
+    family = StudentFamily(tiny_problem.build_student, {"width": [2, 3, 4]}, name="tiny_problem:build_student")
+    fragile = objective(lambda view: 1.0, name="fragile", direction="minimize")
+    job = tiny_problem.job(
+        tiny_problem.space(students=family), trials=8, objectives=[kp.Accuracy(), kp.Size(), fragile]
+    )
+    tiny_problem.run(job, tmp_path / "run")
+    assert "slice1" not in (tmp_path / "run" / "trials.jsonl").read_text()
