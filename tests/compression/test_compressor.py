@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kneepoint.compression import compressor as compressor_module
+from kneepoint.compression import student_training
 from kneepoint.compression.compressed import CompressedNetwork, with_tensors
 from kneepoint.compression.compressor import Compressor
-from kneepoint.compression.distillation import Distillation, distill
+from kneepoint.compression.distillation import Distillation, begin_distillation
 from kneepoint.compression.pruning import kept_channels, ranker
 from kneepoint.compression.ranges import RangeMethod, observe
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
@@ -21,22 +22,29 @@ from kneepoint.compression.statistics import input_statistics
 from kneepoint.compression.student_store import StudentStore, store_tensors
 from kneepoint.spaces.joint_space import joint_space
 from kneepoint.spaces.policy import LayerPolicy, Policy
+from kneepoint.spaces.students import describe
 from kneepoint.spaces.tracing import tensors_of
 from kneepoint.tasks.errors import JobFailed, RunError, SpaceError, TaskError
 from kneepoint.tasks.seeding import digest_seed
 from kneepoint.tasks.task import Task
+from kneepoint.tasks.training import Training
 
 CompressorOf = Callable[..., Compressor]
 
 
+def is_plain_half(member: Mapping[str, Any]) -> bool:
+    return member.get("width") == 0.5 and member.get("depth", 1.0) == 1.0 and not member.get("separable")
+
+
 def policies(compressor: Compressor) -> dict[str, Policy]:
     space = compressor.space
+    half = next(member for member in space.members.values() if is_plain_half(member))
     return {
         "float": Policy.build(),
         "8": space.policy(space.uniform(bits=8)),
         "4 pruned": space.policy(space.uniform(bits=4, keep=0.5)),
-        "student": Policy.build({"width": 0.5}),
-        "student 8 pruned": space.policy(space.uniform("width=0.5", 8, 0.5)),
+        "student": Policy.build(half),
+        "student 8 pruned": space.policy(space.uniform(describe(half), 8, 0.5)),
         "other student": Policy.build({"width": 0.25}),
     }
 
@@ -91,13 +99,13 @@ def test_the_teacher_is_never_changed(compressor_of: CompressorOf) -> None:
 def test_students_are_trained_once(compressor_of: CompressorOf, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counted(*args: Any) -> list[float]:
+    def counted(*args: Any) -> Training:
         calls.append(1)
-        return distill(*args)
+        return begin_distillation(*args)
 
-    monkeypatch.setattr(compressor_module, "distill", counted)
-    student = Policy.build({"width": 0.5})
+    monkeypatch.setattr(student_training, "begin_distillation", counted)
     first = compressor_of("vision")
+    student = policies(first)["student"]
     for policy in (student, policies(first)["student 8 pruned"], student):
         first.compress(policy)
     assert len(calls) == 1
