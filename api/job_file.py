@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kneepoint.compression.distillation import STUDENT_TRAINING, Distillation
+from kneepoint.compression.distillation import RECOVERY, STUDENT_TRAINING, Distillation
 from kneepoint.compression.ranges import RangeMethod
 from kneepoint.compression.settings import CompressionSettings, QuantizationSettings, ScaleMethod
 from kneepoint.objectives.objective import Objective, objective
@@ -68,6 +68,12 @@ class DistillationSection(_Section):
     teacher_cache_mb: float = Field(default=STUDENT_TRAINING.teacher_cache_mb, ge=0)
 
 
+class RecoverySection(DistillationSection):
+    """The same for recovery, where what is usual is not the same."""
+
+    attention_hints: float = Field(default=RECOVERY.attention_hints, ge=0)
+
+
 class TrainingSection(_Section):
     """How students are trained and compressed networks recover.
 
@@ -91,7 +97,7 @@ class TrainingSection(_Section):
     float_share: float = Field(default=CompressionSettings().float_share, ge=0, le=1)
     full_steps: int | None = Field(default=None, ge=1)
     distillation: DistillationSection = DistillationSection()
-    recovery_distillation: DistillationSection = DistillationSection()
+    recovery_distillation: RecoverySection = RecoverySection()
 
     def settings(self, quantization: QuantizationSettings) -> CompressionSettings:
         """As the compressor takes them."""
@@ -362,7 +368,7 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         "space": SpaceSection,
         "training": TrainingSection,
         "distillation": DistillationSection,
-        "recovery_distillation": DistillationSection,
+        "recovery_distillation": RecoverySection,
         "students": StudentsSection,
         "workers": WorkersSection,
     }

@@ -26,7 +26,7 @@ class Recommended:
 
 DEFAULTS: Mapping[Problem, Recommended] = {
     "classification": Recommended(2.0, 0.7),
-    "dense": Recommended(1.5, 0.7),
+    "dense": Recommended(2.0, 0.7),
     "tokens": Recommended(2.0, 0.7),
     "regression": Recommended(2.0, 0.7),
 }

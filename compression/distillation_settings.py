@@ -88,5 +88,5 @@ def _check_positive(settings: Distillation, *names: str, zero: bool = False) -> 
             raise JobError(f"distillation: {name} must be {'0 or more' if zero else 'above 0'}; got {value}")
 
 
-STUDENT_TRAINING = Distillation(steps=600, learning_rate=6e-3)
+STUDENT_TRAINING = Distillation(steps=600, learning_rate=6e-3, attention_hints=1.0)
 RECOVERY = Distillation(steps=150, learning_rate=1e-3, weight_decay=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.distillation import OF_RECOVERY, SEEDS, changes_of, missing
+from benchmarks.distillation import OF_RECOVERY, SEEDS, TIMED, changes_of, missing
 from benchmarks.distillation_page import Runs, bar, difference
 from kneepoint.compression import Distillation
 
@@ -29,6 +29,7 @@ def test_only_what_has_no_figures_is_measured() -> None:
     wanted = list(missing(["recovery"], known))
     assert len(wanted) == len(OF_RECOVERY) * len(SEEDS) - 1
     assert ("recovery", "soft", 1) not in wanted
+    assert [seed for _, variant, seed in missing(["text"], []) if variant == TIMED] == [SEEDS[0]]
 
 
 def test_a_difference_is_bold_where_chance_does_not_explain_it() -> None:
