@@ -37,9 +37,9 @@ class Block:
 def find_blocks(graph: fx.Graph, layers: Mapping[str, str]) -> dict[str, Block]:
     """The residual blocks of ``graph`` by name, in execution order.
 
-    A block has at least one layer of its own, and shares none of f with others: otherwise the network without it would
-    not be smaller, or would still compute f halfway. What it reads of a may have passed through operators without
-    weights, or a norm that others read, too.
+    A block has at least one layer of its own, but not all there are, and shares none of f with others: otherwise the
+    network without it would be none, would not be smaller, or would still compute f halfway. What it reads of a may
+    have passed through operators without weights, or a norm that others read, too.
 
     Args:
         graph: A traced graph.
@@ -50,7 +50,7 @@ def find_blocks(graph: fx.Graph, layers: Mapping[str, str]) -> dict[str, Block]:
         for skip, branch in _sides(node):
             region = _computed_for(node, branch)
             inside = list(dict.fromkeys(layers[part.name] for part in region if part.name in layers))
-            if inside and _shares_no_layer(region, _origin(skip), layers):
+            if 0 < len(inside) < len(set(layers.values())) and _shares_no_layer(region, _origin(skip), layers):
                 name = _unused_name(node, _common_path(inside), found)
                 found[name] = Block(name, node.name, skip.name, frozenset(part.name for part in region))
     return found
