@@ -28,8 +28,9 @@ _LATENCY = """
 ## One token
 
 A token behind a cache of {context} tokens, one thread, milliseconds: measured in ONNX Runtime (fastest tenth of runs),
-and priced with the shipped `x86-server` and with the same rates beside the bandwidths of the machine ({bandwidth:.0f}
-GB/s from main memory). The small decoder is the trained one; the large one has {millions:.0f} million random weights.
+and priced with the shipped `x86-server`, and with its rates beside the machine's own bandwidths ({bandwidth:.0f} GB/s
+from main memory) and time of launching a kernel ({launch:.2f} us). The small decoder is the trained one; the large one
+has {millions:.0f} million random weights. `w4-g32` computes on floats, `w4a8-dynamic-g32` on bytes.
 """
 _SEARCH = """
 ## The search
@@ -83,8 +84,13 @@ def _named(name: str) -> str:
 
 def _latency_part(latency: Mapping[str, Any]) -> Iterator[str]:
     machine, large = latency["machine"], latency["large"]
-    yield _LATENCY.format(context=128, bandwidth=machine["bandwidth_gb_s"], millions=large["w32"]["bytes"] / 4e6)
-    columns = "measured | `x86-server` | own bandwidths"
+    yield _LATENCY.format(
+        context=128,
+        bandwidth=machine["bandwidth_gb_s"],
+        launch=machine["floor_us"]["default"],
+        millions=large["w32"]["bytes"] / 4e6,
+    )
+    columns = "measured | `x86-server` | own figures"
     yield f"| format | small: {columns} | large: {columns} |"
     yield "|---|---|---|---|---|---|---|"
     for form in large:
@@ -97,7 +103,7 @@ def _latency_part(latency: Mapping[str, Any]) -> Iterator[str]:
         errors = {kind: [_error(one, kind) for one in latency[name].values()] for kind in ("shipped", "own")}
         said = "; ".join(
             f"{label} {100 * np.median(errors[kind]):.0f} % (largest {100 * max(errors[kind]):.0f} %)"
-            for kind, label in (("shipped", "`x86-server`"), ("own", "own bandwidths"))
+            for kind, label in (("shipped", "`x86-server`"), ("own", "own figures"))
         )
         yield f"Median error of the {name} one's predictions: {said}."
 
