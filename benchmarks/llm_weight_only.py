@@ -26,7 +26,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,7 @@ def measure_search(save: Save) -> None:
         )
         seconds = time.perf_counter() - started
         content = json.loads((Path(folder) / "front.json").read_text())
+        records = [json.loads(line) for line in (Path(folder) / "trials.jsonl").read_text().splitlines()]
     members = [entry for entry in content["candidates"] if entry["id"] in content["fronts"]["all"]]
     volumes = {name: entry["hypervolume"] for name, entry in content["baselines"].items()}
     save(
@@ -237,8 +238,20 @@ def measure_search(save: Save) -> None:
             "hypervolume": result.front.hypervolume,
             "baselines": volumes,
             "front": [_member(entry, token.name) for entry in members],
+            "uniform": list(_uniform_records(records, space, token.name)),
         }
     )
+
+
+def _uniform_records(records: Iterable[Mapping[str, Any]], space: JointSpace, latency: str) -> Iterator[Figures]:
+    """Uniform formats as the search itself measured them, calibrated."""
+    names = {uniform(space, name).id: name for name in (*FLOATS, *BYTES, "w32")}
+    seen = set()
+    for record in records:
+        name = names.get(record["policy_id"])
+        if name is not None and name not in seen and record.get("scores"):
+            seen.add(name)
+            yield {"name": name, **_member({**record, "baseline": None}, latency)}
 
 
 def _member(entry: Mapping[str, Any], latency: str) -> Figures:
@@ -270,6 +283,13 @@ def bars_of(results: Mapping[str, Figures]) -> Iterator[tuple[str, bool, str]]:
         best = max(search["baselines"].values(), default=0.0)
         said = f"{search['hypervolume']:.4f} against {best:.4f}"
         yield "the front covers more than any baseline", search["hypervolume"] > best, said
+        beaten = [one["id"] for one in search["front"] for other in search["uniform"] if _dominates(other, one)]
+        yield "no uniform format dominates a member of the front", not beaten, f"{len(beaten)} dominated"
+
+
+def _dominates(one: Figures, other: Figures) -> bool:
+    costs = ("perplexity", "size_mb", "token_ms")
+    return all(one[cost] <= other[cost] for cost in costs) and any(one[cost] < other[cost] for cost in costs)
 
 
 def _against_rival(quality: Figures, bits: int) -> tuple[str, bool, str]:
