@@ -26,13 +26,14 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import kneepoint as kp
 from benchmarks import llm_weight_only_rival as rival
@@ -59,7 +60,9 @@ BYTES = ("w2a8-dynamic-g32", "w3a8-dynamic-g32", "w4a8-dynamic-g32", "w8a8-dynam
 FORMATS = ("w32", *FLOATS, *BYTES, "w4-g64", "w4-g128")
 RIVAL_BITS = (2, 4, 8)
 TIMED = ("w32", "w2-g32", "w4-g32", "w8-g32", "w2a8-dynamic-g32", "w4a8-dynamic-g32", "w8a8-dynamic-g32")
-LATENCY_SECONDS = 2.0
+LATENCY_SECONDS = 3.0
+TURN, WARM_UP = 10, 3
+"""Runs of a model before the next has its turn, and how many of them only bring its weights back into the caches."""
 TRIALS = 60
 DEVICE = "x86-server"
 TO_NEAREST = CompressionSettings(quantization=QuantizationSettings(learned_bits=0))
@@ -124,7 +127,8 @@ def _rival_quality(path: Path, config: Any, task: Task) -> Figures:
 def measure_latency(save: Save) -> None:
     """Measured and priced milliseconds of a token, of the trained decoder and of a larger one with random weights."""
     shipped, own = load_device(DEVICE), this_machine()
-    save({"machine": {"bandwidth_gb_s": own.bandwidth_gb_s, "caches": [dict(level) for level in own.caches]}})
+    facts = own.model_dump(mode="json", include={"bandwidth_gb_s", "caches", "floor_us"})
+    save({"machine": facts})
     for name, model in (("small", decoder_task().model), ("large", large_decoder())):
         step, inputs = decoding_step(model, CONTEXT)
         batch = (inputs, torch.zeros(1))
@@ -144,11 +148,31 @@ def measure_latency(save: Save) -> None:
 
 
 def this_machine() -> Device:
-    """The shipped device with the bandwidths of this machine's caches and memory."""
+    """The shipped device with the bandwidths of this machine, and what launching a kernel takes here."""
     bandwidth = hardware.main_memory_gb_s()
     return load_device(DEVICE).model_copy(
-        update={"bandwidth_gb_s": bandwidth, "caches": hardware.caches(bandwidth), "name": "this-machine"}
+        update={
+            "name": "this-machine",
+            "bandwidth_gb_s": bandwidth,
+            "caches": hardware.caches(bandwidth),
+            "floor_us": {"default": launch_us()},
+        }
     )
+
+
+def launch_us(kernels: int = 200) -> float:
+    """Microseconds of a kernel that does next to nothing: of a chain of them, in the fastest tenth of runs."""
+    kinds = ("Mul", "Add")
+    nodes = [helper.make_node(kinds[i % 2], [f"t{i}", "c"], [f"t{i + 1}"]) for i in range(kernels)]
+    given, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("t0", [64]), (f"t{kernels}", None))
+    )
+    constant = numpy_helper.from_array(np.full(64, 1.01, np.float32), "c")
+    imports = [helper.make_opsetid("", 21)]
+    graph = helper.make_graph(nodes, "chain", [given], [made], [constant])
+    data = helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+    return token_latencies({"chain": data}, (torch.ones(64), ()))["chain"] * 1e3 / kernels
 
 
 def _written(space: JointSpace, task: Task, policy: Policy, inputs: Any) -> bytes:
@@ -174,9 +198,11 @@ def token_latencies(models: Mapping[str, bytes], inputs: Any) -> dict[str, float
     while time.perf_counter() < end or min(map(len, times.values())) < 20:
         for name, session in sessions.items():
             feed = {entry.name: value for entry, value in zip(session.get_inputs(), values, strict=True)}
-            start = time.perf_counter()
-            session.run(None, feed)
-            times[name].append((time.perf_counter() - start) * 1e3)
+            for run in range(TURN):
+                start = time.perf_counter()
+                session.run(None, feed)
+                if run >= WARM_UP:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     return {name: float(np.percentile(found, 10)) for name, found in times.items()}
 
 
@@ -202,6 +228,7 @@ def measure_search(save: Save) -> None:
         )
         seconds = time.perf_counter() - started
         content = json.loads((Path(folder) / "front.json").read_text())
+        records = [json.loads(line) for line in (Path(folder) / "trials.jsonl").read_text().splitlines()]
     members = [entry for entry in content["candidates"] if entry["id"] in content["fronts"]["all"]]
     volumes = {name: entry["hypervolume"] for name, entry in content["baselines"].items()}
     save(
@@ -211,8 +238,20 @@ def measure_search(save: Save) -> None:
             "hypervolume": result.front.hypervolume,
             "baselines": volumes,
             "front": [_member(entry, token.name) for entry in members],
+            "uniform": list(_uniform_records(records, space, token.name)),
         }
     )
+
+
+def _uniform_records(records: Iterable[Mapping[str, Any]], space: JointSpace, latency: str) -> Iterator[Figures]:
+    """Uniform formats as the search itself measured them, calibrated."""
+    names = {uniform(space, name).id: name for name in (*FLOATS, *BYTES, "w32")}
+    seen = set()
+    for record in records:
+        name = names.get(record["policy_id"])
+        if name is not None and name not in seen and record.get("scores"):
+            seen.add(name)
+            yield {"name": name, **_member({**record, "baseline": None}, latency)}
 
 
 def _member(entry: Mapping[str, Any], latency: str) -> Figures:
@@ -244,6 +283,13 @@ def bars_of(results: Mapping[str, Figures]) -> Iterator[tuple[str, bool, str]]:
         best = max(search["baselines"].values(), default=0.0)
         said = f"{search['hypervolume']:.4f} against {best:.4f}"
         yield "the front covers more than any baseline", search["hypervolume"] > best, said
+        beaten = [one["id"] for one in search["front"] for other in search["uniform"] if _dominates(other, one)]
+        yield "no uniform format dominates a member of the front", not beaten, f"{len(beaten)} dominated"
+
+
+def _dominates(one: Figures, other: Figures) -> bool:
+    costs = ("perplexity", "size_mb", "token_ms")
+    return all(one[cost] <= other[cost] for cost in costs) and any(one[cost] < other[cost] for cost in costs)
 
 
 def _against_rival(quality: Figures, bits: int) -> tuple[str, bool, str]:

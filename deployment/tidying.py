@@ -7,6 +7,8 @@ import re
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, defs
 
 BATCH = "batch"
+_WORTH_SHARING = 256
+"""Bytes of a constant below which copies may stay."""
 
 
 def tidy(model: ModelProto) -> None:
@@ -34,15 +36,16 @@ def tidy(model: ModelProto) -> None:
 def _share_constants(graph: GraphProto) -> None:
     """Equal constants are stored once: torch.onnx writes masks and positions anew for every layer.
 
-    What graphs inside of nodes (branches, loop bodies) read keeps its name.
+    A model with graphs inside of nodes (branches, loop bodies) is left alone.
     """
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     same: dict[str, str] = {}
     for entry in graph.initializer:
-        known = first.setdefault((entry.data_type, tuple(entry.dims), entry.raw_data), entry.name)
-        if known != entry.name and entry.raw_data and not _is_parameter(entry.name):
-            same[entry.name] = known
-    if any(entry.HasField("g") for node in graph.node for entry in node.attribute):
+        if len(entry.raw_data) >= _WORTH_SHARING and not _is_parameter(entry.name):
+            known = first.setdefault((entry.data_type, tuple(entry.dims), entry.raw_data), entry.name)
+            if known != entry.name:
+                same[entry.name] = known
+    if not same or any(entry.HasField("g") for node in graph.node for entry in node.attribute):
         return
     kept = [entry for entry in graph.initializer if entry.name not in same]
     graph.ClearField("initializer")

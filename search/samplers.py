@@ -17,18 +17,27 @@ from kneepoint.spaces.joint_space import Choice, JointSpace
 from kneepoint.tasks.errors import JobError, nearest
 
 _POPULATION = 20
+_USUAL, _OTHERS = (8, 4, 16), (6, 3, 2, 1)
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 128
 
 
 def anchors(space: JointSpace) -> list[dict[str, Choice]]:
     """Uniform bit-widths of every architecture, students after the teacher: 8 bits, then 4, then floats.
 
-    Floats are among them because small networks may run faster so: each integer layer pays for its quantizers.
+    Floats are among them because small networks may run faster so: each integer layer pays for its quantizers. A space
+    of formats by name has every format of these bits, and, without students, of fewer, too.
     """
-    usual: list[int | str] = [bits for bits in (8, 4, 16) if bits in space.weight_bits]
-    order = usual or list(space.weight_bits[-1:])
+    usual: list[int | str] = [bits for bits in _USUAL if bits in space.weight_bits]
+    order = usual or _named_formats(space) or list(space.weight_bits[-1:])
     full = max(space.keep)
     return [space.uniform(student, bits, full) for bits in order for student in space.members]
+
+
+def _named_formats(space: JointSpace) -> list[int | str]:
+    """Formats that are written as names, those of the usual bits first."""
+    bits_of = {name: form.weight_bits for name, form in zip(space.weight_bits, space.formats, strict=True)}
+    order = _USUAL if len(space.members) > 1 else (*_USUAL, *_OTHERS)
+    return [name for bits in order for name, found in bits_of.items() if found == bits and isinstance(name, str)]
 
 
 def sampler_named(

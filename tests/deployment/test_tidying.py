@@ -50,3 +50,17 @@ def test_a_model_with_a_fixed_batch_stays_fixed() -> None:
     fixed.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3
     tidy(fixed)
     assert fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+
+
+def test_copies_of_large_constants_are_shared_unless_they_are_parameters() -> None:
+    values = np.arange(64, dtype=np.float32)
+    names = ("where", "where_1", "first.weight", "second.weight")
+    nodes = [helper.make_node("Add", ["x", name], [f"y{i}"]) for i, name in enumerate(names)]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["s77", 64])
+    outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["s77", 64]) for i in range(len(names))]
+    constants = [numpy_helper.from_array(values, name) for name in names]
+    graph = helper.make_graph(nodes, "g", [x], outputs, constants)
+    tidied = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    tidy(tidied)
+    assert [entry.name for entry in tidied.graph.initializer] == ["where", "first.weight", "second.weight"]
+    assert [node.input[1] for node in tidied.graph.node] == ["where", "where", "first.weight", "second.weight"]

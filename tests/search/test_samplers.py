@@ -14,6 +14,15 @@ from kneepoint.tasks.errors import JobError
 from tests.search import tiny_problem
 
 
+def test_anchors_of_formats_by_name(joint: JointSpace) -> None:
+    names = ("w2-g32", "w4a8-dynamic", "w8-g32", 32)
+    alone = tiny_problem.space(joint.task, weight_bits=names, students=None)
+    expected = [alone.uniform(bits=name) for name in ("w8-g32", "w4a8-dynamic", "w2-g32")]
+    assert anchors(alone) == expected
+    family = tiny_problem.space(joint.task, weight_bits=names)
+    assert len(anchors(family)) == 2 * len(family.members)
+
+
 def test_anchors_are_points_of_the_space(joint: JointSpace) -> None:
     found = anchors(joint)
     policies = [joint.policy(setting) for setting in found]
