@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import ast
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -41,15 +39,7 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         logits: Tensor = self.language_model(input_ids=input_ids, use_cache=False).logits
-        return logits.mT  # (texts, bytes there are, places): classes along axis 1, as losses expect them
-
-
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(outputs, targets)
-
-
-def perplexity(outputs: Any, targets: Any) -> float:
-    return math.exp(float(loss(outputs, targets)))
+        return logits  # (texts, places, bytes there are)
 
 
 def texts() -> Tensor:
@@ -71,8 +61,8 @@ def task(steps: int) -> kp.Task:
         for part, shuffled in ((rows[256:], True), (rows[:256], False))
     )
     model = Decoder()
+    loss, metric = kp.losses.token_cross_entropy, kp.metrics.perplexity
     fit(model, train, lambda module, ids, targets: loss(module(ids), targets), steps=steps)
-    metric = kp.Metric(perplexity, "perplexity", "minimize", ideal=1.0)
     return kp.Task(model.eval(), rows[:1, :-1], train, validation, metric=metric, loss=loss, name="decoder")
 
 
