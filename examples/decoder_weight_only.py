@@ -2,7 +2,7 @@
 
 Run it:  python examples/decoder_weight_only.py
 
-A small Llama learns the documentation of numpy byte by byte, for about a minute. Its weights are stored with a scale
+A small Llama learns the documentation of numpy byte by byte, for less than a minute. Its weights are stored with a scale
 for every 32 of them, and run as MatMulNBits in ONNX Runtime: ``w4-g32`` computes in floats, ``w4a8-dynamic-g32`` rounds
 what a layer reads to 8 bits, block by block, for which there are faster kernels.
 """
@@ -68,8 +68,8 @@ def task(steps: int) -> kp.Task:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400, help="of training the decoder")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=300, help="of training the decoder")
+    parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--out", default="runs/decoder")
     parser.add_argument("--deploy", default="deploy")
     arguments = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> None:
         space,
         objectives=[kp.Accuracy(), kp.Size(), token],
         trials=arguments.trials,
-        settings=kp.CompressionSettings(recovery=kp.Distillation(steps=20, learning_rate=3e-4)),
+        settings=kp.CompressionSettings(recovery=kp.Distillation(steps=10, learning_rate=3e-4)),
         out=arguments.out,
     )
     print(result.front.to_frame().to_string())
