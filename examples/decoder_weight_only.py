@@ -2,9 +2,9 @@
 
 Run it:  python examples/decoder_weight_only.py
 
-A small Llama learns the documentation of numpy byte by byte, for less than a minute. Its weights are stored with a scale
-for every 32 of them, and run as MatMulNBits in ONNX Runtime: ``w4-g32`` computes in floats, ``w4a8-dynamic-g32`` rounds
-what a layer reads to 8 bits, block by block, for which there are faster kernels.
+A small Llama learns the documentation of numpy byte by byte, in less than a minute. Its weights have a scale for every
+32 of them, and run as MatMulNBits in ONNX Runtime: ``w4-g32`` computes in floats, ``w4a8-dynamic-g32`` rounds what a
+layer reads to 8 bits, block by block, for which there are faster kernels.
 """
 
 from __future__ import annotations
