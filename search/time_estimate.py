@@ -194,7 +194,7 @@ def _batch_size(task: Task, default: int) -> int:
 
 
 def _assumptions(effort: Effort, pass_seconds: float, batch: int, students: int) -> tuple[str, ...]:
-    trained = f"{min(students, effort.trials)} students are trained, and " if students else ""
+    trained = f"{min(students, effort.trials)} students are trained to their end, none stops, and " if students else ""
     return (
         f"the teacher takes {1e3 * pass_seconds:.3g} ms for {batch} samples on {effort.threads} thread(s), as it did",
         f"the time of a network falls with its parameters, down to {SMALLEST_SHARE:g} of the teacher's",
