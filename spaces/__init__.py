@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kneepoint.spaces.derived_students import auto_family
     from kneepoint.spaces.joint_space import JointSpace
     from kneepoint.spaces.lowering import lower
     from kneepoint.spaces.network import Network
@@ -35,7 +36,7 @@ _HOMES = {
     "Policy": "policy",
     "QuantPlan": "quant_plan",
     "StudentFamily": "students",
-    "auto_family": "students",
+    "auto_family": "derived_students",
     "lower": "lowering",
 }
 

@@ -70,7 +70,13 @@ def test_a_process_that_hangs_or_dies_leaves_a_reason(monkeypatch: pytest.Monkey
 
 
 RESULTS: dict[str, conformance.Result] = {
-    "one": {"family": "tests", "cells": {"traced": "yes", "pruned": "none: no group"}, "layers": 3, "groups": 0},
+    "one": {
+        "family": "tests",
+        "cells": {"traced": "yes", "pruned": "none: no group"},
+        "layers": 3,
+        "groups": 0,
+        "blocks": 2,
+    },
     "two": {"family": "tests", "cells": {"traced": "yes", "pruned": "no: KeyError: x"}, "layers": 2, "groups": 1},
     "three": {"family": "more", "cells": {"traced": "yes", "pruned": "none: no group"}},
 }
@@ -81,9 +87,9 @@ def test_the_page_numbers_every_reason_once() -> None:
     assert "do not edit" in text.splitlines()[2]
     assert "- **pruned**: Half." in text
     assert "3 networks, 6 cells: 3 yes (50.0%)" in text
-    assert "| one | 3 | 0 | yes | none [1] |" in text
-    assert "| two | 2 | 1 | yes | no [2] |" in text
-    assert "| three |  |  | yes | none [1] |" in text
+    assert "| one | 3 | 0 | 2 | yes | none [1] |" in text
+    assert "| two | 2 | 1 |  | yes | no [2] |" in text
+    assert "| three |  |  |  | yes | none [1] |" in text
     assert text.endswith("1. no group\n2. KeyError: x\n")
 
 
