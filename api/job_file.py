@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -247,7 +248,7 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: 
     Raises:
         InputError: Naming what is wrong and the way out.
     """
-    loaded = task or load_task(job.task, folder)
+    loaded = task or load_task(job.task, folder, job.threads)
     students = job.space.students
     family: Literal["auto"] | StudentFamily | None
     if isinstance(students, StudentsSection):
@@ -294,8 +295,8 @@ def resolve_job(job: JobFile, folder: Path, task: Task | None = None, run_task: 
     )
 
 
-def load_task(reference: str, folder: Path) -> Task:
-    """Call the function that ``reference`` names.
+def load_task(reference: str, folder: Path, threads: int | None = None) -> Task:
+    """Call the function that ``reference`` names, with the job's threads: a teacher that it trains depends on them.
 
     Raises:
         JobError: If it is no function without arguments that returns a task.
@@ -303,7 +304,12 @@ def load_task(reference: str, folder: Path) -> Task:
     function = load_reference(reference, folder)
     if not callable(function):
         raise JobError(f"task: {reference} must be a function that returns a kneepoint.Task")
-    task = function()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or default_threads())
+    try:
+        task = function()
+    finally:
+        torch.set_num_threads(before)
     if not isinstance(task, Task):
         raise JobError(f"task: {reference} must return a kneepoint.Task; it returned {type(task).__name__}")
     return task

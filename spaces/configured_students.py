@@ -53,7 +53,11 @@ def configured_family(model: nn.Module, members: int = MEMBERS) -> StudentFamily
     total = sum(parameter.numel() for parameter in model.parameters())
     smaller = [(member, count) for member, count in counts if count is not None and count < total]
     found = [member for member, _ in smaller]
-    chosen = preferred([count / total for _, count in smaller], found, members)
+    plain = [place for place, member in enumerate(found) if _is_shallower(member, whole)]
+    others = [place for place in range(len(found)) if place not in plain]
+    shares = [smaller[place][1] / total for place in others]
+    liked = preferred(shares, [found[place] for place in others], max(1, members - len(plain)))
+    chosen = sorted([*plain, *(others[place] for place in liked)])
 
     def build(**member: AxisValue) -> nn.Module:
         student = _built(model, member)
@@ -61,6 +65,14 @@ def configured_family(model: nn.Module, members: int = MEMBERS) -> StudentFamily
         return student
 
     return StudentFamily(build, axes, AUTO, [found[place] for place in chosen]) if chosen else None
+
+
+def _is_shallower(member: Member, whole: Mapping[str, int]) -> bool:
+    """Whether it is the teacher with half of its layers, or as few as may be: students that inherit all they have."""
+    few = (_values("layers", whole["layers"])[-1], max(1, round(whole["layers"] / 2))) if "layers" in whole else ()
+    return member.get("layers") in few and all(
+        value == whole[axis] for axis, value in member.items() if axis != "layers"
+    )
 
 
 def inherit_(student: nn.Module, teacher: nn.Module) -> None:
