@@ -63,8 +63,8 @@ def test_what_a_trained_student_went_on_from_is_deleted(tmp_path: Path) -> None:
 def test_very_short_trainings_have_slices_too(tmp_path: Path) -> None:
     made = compressor(tmp_path, steps=1)
     for number in range(len(SLICES)):
-        made.student_after_slice(STUDENT, number)
-    made.train_student(STUDENT)
+        assert made.student_after_slice(STUDENT, number).training
+    assert made.train_student(STUDENT).layers
 
 
 def test_without_a_family_there_is_nothing_to_train(tmp_path: Path) -> None:
