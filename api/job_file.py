@@ -305,7 +305,7 @@ def load_task(reference: str, folder: Path, threads: int | None = None) -> Task:
     if not callable(function):
         raise JobError(f"task: {reference} must be a function that returns a kneepoint.Task")
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or default_threads())
+    torch.set_num_threads(max(threads or default_threads(), 1))  # a wrong number is refused later, with the job
     try:
         task = function()
     finally:

@@ -79,8 +79,8 @@ def test_workers_cluster_and_storage_survive_the_run_directory_and_are_no_part_o
 
 
 def test_a_key_of_workers_can_be_set_whatever_the_file_says(folder: Path) -> None:
-    (folder / "job.yaml").write_text("task: tiny_task.py:task\nobjectives: [accuracy]\nworkers: 2\n")
-    job = read_job_file(folder / "job.yaml", ["workers.retries=5"])
+    (folder / "workers.yaml").write_text("task: tiny_task.py:task\nobjectives: [accuracy]\nworkers: 2\n")
+    job = read_job_file(folder / "workers.yaml", ["workers.retries=5"])
     assert resolve_job(job, folder).workers == Workers(2, retries=5)
 
 
