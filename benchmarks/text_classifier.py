@@ -270,7 +270,7 @@ def main() -> int:
     task = make_task(arguments.run)
     result = search(task, arguments.students, arguments.trials, arguments.steps, arguments.run)
     found = measured(result, task, arguments.run, arguments.seconds)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
+    settings = {key: value for key, value in vars(arguments).items() if key != "run"}
     content = {"settings": settings, "seconds": round(time.monotonic() - start), "by words": by_words(), **found}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
     for name in ("student", "student in floats"):
