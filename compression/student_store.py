@@ -58,10 +58,10 @@ class StudentStore:
     def forget(self, key: str) -> None:
         """Delete what is stored under ``key``, which nothing else names; nothing happens where there is none."""
         path = self._entry(key)
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content = str(json.loads(path.read_text())["content"])
+        with suppress(OSError, ValueError, KeyError, TypeError, RunError):
+            weights = stored_path(self.directory, str(json.loads(path.read_text())["content"]))
             path.unlink()
-            (self.directory / f"{content}.safetensors").unlink()
+            weights.unlink()
 
     def _entry(self, key: str) -> Path:
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
@@ -107,15 +107,24 @@ def load_tensors(directory: Path, content: str) -> dict[str, Tensor]:
     return tensors
 
 
+def stored_path(directory: Path, content: str) -> Path:
+    """``directory/CONTENT.safetensors``.
+
+    Raises:
+        RunError: If the name is no SHA-256, and might lead elsewhere.
+    """
+    if len(content) != 64 or not set(content) <= set("0123456789abcdef"):
+        raise RunError(f"stored weights are named by a SHA-256; got {content!r}")
+    return directory / f"{content}.safetensors"
+
+
 def checked_bytes(directory: Path, content: str) -> bytes:
     """The bytes of ``directory/CONTENT.safetensors``, checked against their name.
 
     Raises:
         RunError: If the name is no SHA-256, the file is missing, or its bytes differ.
     """
-    if len(content) != 64 or not set(content) <= set("0123456789abcdef"):
-        raise RunError(f"stored weights are named by a SHA-256; got {content!r}")
-    path = directory / f"{content}.safetensors"
+    path = stored_path(directory, content)
     if not path.exists():
         raise RunError(f"{path} is missing: the run directory is incomplete")
     data = path.read_bytes()

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, fx
 
 from kneepoint.deployment.input_independence import constant_value
-from kneepoint.spaces.axis_shapes import is_identity
-from kneepoint.spaces.tracing import argument_of, operator_name, source_of
+from kneepoint.spaces.attention import essential_mask
+from kneepoint.spaces.head_axes import ATTENTION
+from kneepoint.spaces.tracing import argument_of, operator_name
 
-ATTENTION = "scaled_dot_product_attention"
-_AND = ("__and__", "bitwise_and", "logical_and")
 _MASK, _CAUSAL = 3, 5
 """Positions of arguments of torch.nn.functional.scaled_dot_product_attention."""
 
@@ -32,7 +31,7 @@ def spell_out_attention(graph: fx.Graph, state: Mapping[str, Tensor]) -> None:
     for node in graph.nodes:
         if operator_name(node) != ATTENTION:
             continue
-        mask = _essential(argument_of(node, _MASK, "attn_mask", None), state)
+        mask = essential_mask(argument_of(node, _MASK, "attn_mask", None), lambda constant: _is_true(constant, state))
         known = None if mask is None else constant_value(mask, state)
         if known is not None and _shows_everything(known):
             mask = None
@@ -95,25 +94,10 @@ def attention(
     return result * mask.to(result.dtype).amax(-1, keepdim=True) if blind_rows else result
 
 
-def _essential(node: fx.Node | None, state: Mapping[str, Tensor]) -> fx.Node | None:
-    """A mask without repetition, which broadcasting does as well, and without "and true"."""
-    while node is not None and (source := _same_mask(node, state)) is not None:
-        node = source
-    return node
-
-
-def _same_mask(node: fx.Node, state: Mapping[str, Tensor]) -> fx.Node | None:
-    """What ``node`` broadcasts, or hands on; None if it is more than that."""
-    name = operator_name(node)
-    if name == "expand" or (name == "to" and is_identity(node)):
-        return source_of(node)
-    if name in _AND and node.meta["val"].dtype == torch.bool and len(node.all_input_nodes) == len(node.args):
-        first, second = node.all_input_nodes
-        for constant, other in ((first, second), (second, first)):
-            value = constant_value(constant, state)
-            if value is not None and bool(value.all()):
-                return other
-    return None
+def _is_true(node: fx.Node, state: Mapping[str, Tensor]) -> bool:
+    """Whether a node is a constant that is true everywhere."""
+    value = constant_value(node, state)
+    return value is not None and bool(value.all())
 
 
 def _shows_everything(mask: Tensor) -> bool:

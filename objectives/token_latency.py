@@ -77,7 +77,7 @@ class LatencyPerToken(OnDevice):
 
         Raises:
             ObjectiveError: If the candidate is a student, of which no step is known, or if the step does not have
-                the layers that the candidate's policy names.
+                the layers and channel groups that the candidate's policy names.
             TaskError: If no step can be made of the task's model.
         """
         if view.policy.student:
@@ -91,7 +91,7 @@ class LatencyPerToken(OnDevice):
         """The step as it is priced, traced once for every model."""
         if self._network is None or self._network[0] is not model:
             module, inputs = self.step(model) if self.step is not None else decoding_step(model, self.context)
-            self._network = model, Network(module, inputs)
+            self._network = model, Network(module, inputs, has_caches=True)
         return self._network[1]
 
     def __getstate__(self) -> dict[str, object]:
@@ -112,6 +112,12 @@ def _of_step(policy: Policy, network: Network, step: Network) -> Policy:
                 "let it share the model's parameters"
             )
         layers[layer_of[weight]] = step.layers[layer_of[weight]].admit(entry)
+    unknown = [*(policy.keep_of.keys() - step.groups.keys()), *(policy.dropped_blocks - step.blocks.keys())]
+    if unknown:
+        raise ObjectiveError(
+            f"a step has the model's own channel groups and residual blocks, and this one has no {min(unknown)!r}; let "
+            "it name its modules as the model does, or search with keep=(1.0,) and blocks=False"
+        )
     return Policy.build("teacher", dict(policy.keep), layers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +76,10 @@ class _Mask:
 
 
 def _mask(network: Network, operation: Operation, tensors: Mapping[str, Tensor], folded: Collection[str]) -> _Mask:
-    node = _essential(network, network.argument(operation, _MASK, "attn_mask", None), folded)
+    node = essential_mask(
+        network.argument(operation, _MASK, "attn_mask", None),
+        lambda constant: constant.name in folded and bool(constant_value(network, constant).all()),
+    )
     if network.argument(operation, _CAUSAL, "is_causal", False):
         sizes = (operation.shape[-2], network.operation_of[operation.inputs[1]].shape[-2])
         return _Mask(summand=sizes)
@@ -92,27 +95,28 @@ def _mask(network: Network, operation: Operation, tensors: Mapping[str, Tensor],
     return _Mask("", shape, chooses, chooses and not bool(value.any(-1).all()))
 
 
-def _essential(network: Network, node: fx.Node | None, folded: Collection[str]) -> fx.Node | None:
-    """A mask without repetition, which broadcasting does as well, and without "and true"."""
+def essential_mask(node: fx.Node | None, is_true: Callable[[fx.Node], bool]) -> fx.Node | None:
+    """A mask without repetition, which broadcasting does as well, and without "and true".
+
+    Args:
+        node: The mask, as it is given to an attention.
+        is_true: Whether a node is a constant that is true everywhere.
+    """
     while node is not None:
-        name = operator_name(node)
-        if name == "expand" or is_identity(node):
+        if operator_name(node) == "expand" or is_identity(node):
             node = source_of(node)
-        elif name in _AND and (other := _beside_truth(network, node, folded)) is not None:
+        elif (other := _beside_truth(node, is_true)) is not None:
             node = other
         else:
             break
     return node
 
 
-def _beside_truth(network: Network, node: fx.Node, folded: Collection[str]) -> fx.Node | None:
+def _beside_truth(node: fx.Node, is_true: Callable[[fx.Node], bool]) -> fx.Node | None:
     sides = node.all_input_nodes
-    if len(sides) != len(node.args) or node.meta["val"].dtype != torch.bool:
+    if operator_name(node) not in _AND or len(sides) != len(node.args) or node.meta["val"].dtype != torch.bool:
         return None
-    for constant, other in zip(sides, sides[::-1], strict=True):
-        if constant.name in folded and bool(constant_value(network, constant).all()):
-            return other
-    return None
+    return next((other for constant, other in zip(sides, sides[::-1], strict=True) if is_true(constant)), None)
 
 
 def _heads(tensor: Tensor) -> int:

@@ -423,7 +423,20 @@ def _listed(node: fx.Node) -> list[fx.Node]:
 
 def _runs(flow: FlowState, part: fx.Node, axis: int) -> Runs:
     known = flow.values.get(part)
+    if known is None and flow.has_caches and (handed := _handed_on(part))[-1].op == "placeholder":
+        return flow.cache(handed, axis)
     return known[1] if known else flow.sets.constant(shape_of(part)[axis], f"it is fixed ({part.name})")
+
+
+def _handed_on(node: fx.Node) -> list[fx.Node]:
+    """A node, and the tensors that it is once the empty ones are left out which they are concatenated with."""
+    found = [node]
+    while operator_name(found[-1]) == "cat":
+        parts = [part for part in _listed(found[-1]) if 0 not in shape_of(part)]
+        if len(parts) != 1:
+            break
+        found.append(parts[0])
+    return found
 
 
 def _together(flow: FlowState, node: fx.Node, axis: int, sides: list[tuple[Run, ...]]) -> str:

@@ -78,13 +78,14 @@ class ChannelFlow:
         )
 
 
-def channel_flow(graph_module: fx.GraphModule) -> ChannelFlow:
+def channel_flow(graph_module: fx.GraphModule, has_caches: bool = False) -> ChannelFlow:
     """Follow the channel axes of ``graph_module``.
 
     Args:
         graph_module: The result of :func:`kneepoint.spaces.tracing.trace`.
+        has_caches: Whether inputs that are lengthened vary with what lengthens them, and may be returned so.
     """
-    flow = FlowState(heads=head_axes(graph_module.graph))
+    flow = FlowState(heads=head_axes(graph_module.graph), has_caches=has_caches)
     for node in graph_module.graph.nodes:
         _visit(flow, node)
     flow.pin_unbound()
@@ -98,7 +99,7 @@ def _visit(flow: FlowState, node: fx.Node) -> None:
     flow.bound = set()
     why = "it is an output of the network" if node.op == "output" else _follow(flow, node, name)
     for source in node.all_input_nodes:
-        if why and source in flow.values:
+        if why and source in flow.values and not (node.op == "output" and flow.is_cached(flow.values[source][1])):
             flow.sets.freeze(flow.values[source][1], why)
         stored = stored_behind(source)
         if stored is not None and str(stored.target) not in flow.bound:

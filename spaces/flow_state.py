@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -40,6 +40,9 @@ class FlowState:
         bound: Parameters that the rule of the node being visited has dealt with.
         unbound: Parameters that a rule has not dealt with, the node that reads them, and why they must stay then.
         explained: Nodes that compute with stored tensors alone, and were dealt with where their result is read.
+        has_caches: Whether an input that is lengthened by what the network computes has its channels, and varies with
+            them: keys and values of the tokens before.
+        caches: The channels of such inputs.
         heads: For reshapes that tell attention's heads apart, the axis that counts them.
     """
 
@@ -51,6 +54,8 @@ class FlowState:
     bound: set[str] = field(default_factory=set)
     unbound: list[tuple[str, fx.Node, str]] = field(default_factory=list)
     explained: set[fx.Node] = field(default_factory=set)
+    has_caches: bool = False
+    caches: list[Runs] = field(default_factory=list)
     heads: Mapping[fx.Node, int] = field(default_factory=dict)
 
     def bind(self, argument: object, axis: int, runs: Runs) -> None:
@@ -65,6 +70,18 @@ class FlowState:
         if (name, axis) in self.axes:
             self.sets.unite(self.axes[name, axis], runs, f"{name} is shared by layers that are cut differently")
         self.axes[name, axis] = runs
+
+    def cache(self, nodes: Sequence[fx.Node], axis: int) -> Runs:
+        """The channels of an input that is a cache, along ``axis``; all of ``nodes`` are that input."""
+        runs = self.sets.new("", shape_of(nodes[0])[axis])
+        self.values.update(dict.fromkeys(nodes, (axis, runs)))
+        self.caches.append(runs)
+        return runs
+
+    def is_cached(self, runs: Runs) -> bool:
+        """Whether channels are those of a cache."""
+        held = {run.set for cache in self.caches for run in self.sets.resolve(cache)}
+        return bool(runs) and all(run.set in held for run in self.sets.resolve(runs))
 
     def pin_unbound(self) -> None:
         """Fix every axis of parameters that somebody reads in a way that no rule knows, whoever else reads them."""

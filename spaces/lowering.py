@@ -51,7 +51,7 @@ def lower(network: Network, policy: Policy, batch: int = 1) -> OperatorTable:
     plan = QuantPlan.of(network, policy)
     channels = network.channels(policy)
     folded = folded_operations(network)
-    shapes = {name: (batch, *shape[1:]) for name, shape in network.inputs.items()}
+    shapes = {name: _input_shape(network, name, channels, batch) for name in network.inputs}
     for operation in network.operations:  # what depends on no input is a constant, which is the same for all samples
         shapes[operation.name] = _shape(operation, channels, 1 if operation.name in folded else batch)
     formats = {name: _FORMATS[quant.bits] for name, quant in plan.activations.items()}
@@ -243,6 +243,15 @@ def _shape(operation: Operation, channels: Channels, batch: int) -> tuple[int, .
         shape[axis] = length(layout, channels)
     for axis in operation.free:
         shape[axis] *= batch
+    return tuple(shape)
+
+
+def _input_shape(network: Network, name: str, channels: Channels, batch: int) -> tuple[int, ...]:
+    """That of a cache follows the heads."""
+    shape = [batch, *network.inputs[name][1:]]
+    axis, layout = network.flow.values.get(name, (0, ()))
+    if layout:
+        shape[axis] = length(layout, channels)
     return tuple(shape)
 
 

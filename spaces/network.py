@@ -154,12 +154,21 @@ class Network:
         channel_multiple: What kept widths are rounded to a multiple of, where they are wide enough.
         turned: Names of matrices that the graph has as (out, in) and the module as (in, out), sharing memory.
 
+    With ``has_caches``, keys and values that come in and go out lengthened vary with the heads: a network to be priced.
+
     Raises:
         SpaceError: If the module cannot be traced or has no layer, if its weights are not float32, if it returns what
             it does not compute, or the multiple is no positive integer.
     """
 
-    def __init__(self, module: nn.Module, example_input: Inputs, channel_multiple: int = CHANNEL_MULTIPLE) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        example_input: Inputs,
+        channel_multiple: int = CHANNEL_MULTIPLE,
+        *,
+        has_caches: bool = False,
+    ) -> None:
         if type(channel_multiple) is not int or channel_multiple < 1:
             raise SpaceError(f"channel_multiple is an integer of 1 or more; got {channel_multiple!r}")
         self.channel_multiple = channel_multiple
@@ -169,7 +178,7 @@ class Network:
         _check_weights(graph_module)
         self.turned = normalize_(graph_module)
         graph_module.recompile()
-        self._read(graph_module, channel_flow(graph_module))
+        self._read(graph_module, channel_flow(graph_module, has_caches))
         self._check_outputs()
 
     def _read(self, graph_module: fx.GraphModule, flow: ChannelFlow) -> None:

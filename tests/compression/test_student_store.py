@@ -76,3 +76,24 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
     write_atomically(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else(tmp_path: Path) -> None:
+    store = StudentStore(tmp_path / "students")
+    store.store("a", {"x": torch.ones(2)})
+    store.store("b", {"x": torch.zeros(2)})
+    store.forget("a")
+    store.forget("never stored")
+    assert store.load("a") is None
+    assert store.load("b") is not None
+    assert len(list(store.directory.glob("*.safetensors"))) == 1
+
+
+def test_forgetting_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    store, outside = StudentStore(tmp_path / "students"), tmp_path / "mine.safetensors"
+    store.store("a", {"x": torch.ones(2)})
+    outside.write_bytes(b"weights")
+    (entry,) = store.directory.glob("*.json")
+    entry.write_text(json.dumps({"key": "a", "content": "../mine"}))
+    store.forget("a")
+    assert outside.exists()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kneepoint.hardware_models import CostModel, Workload, load_device
 from kneepoint.objectives import LatencyPerToken, View, objective_named
@@ -119,3 +120,31 @@ def test_what_it_refuses(task: Task, network: Network) -> None:
     student = View(task, Policy.build({"width": 0.5}), network, None, None)
     with pytest.raises(ObjectiveError, match="search with students=None"):
         LatencyPerToken("x86-server", step=one_token).score(student)
+
+
+def test_heads_go_with_their_part_of_the_cache() -> None:
+    config = LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        use_cache=False,
+    )
+    ids = torch.zeros(2, 8, dtype=torch.long)
+    task = Task(LlamaForCausalLM(config).eval(), {"input_ids": ids[:1]}, [(ids, ids)], [(ids, ids)])
+    network, priced = Network(task.model, task.example_input), LatencyPerToken("x86-server", context=2000)
+    heads = {"model.layers.0.self_attn.q_proj": 4}
+    assert heads.items() <= network.groups.items() == priced.network(task.model).groups.items()
+    whole, half = (
+        priced.score(View(task, Policy.build(keep=dict.fromkeys(heads, keep)), network, None, None)).value
+        for keep in (1.0, 0.5)
+    )
+    assert half < 0.85 * whole  # much of what is read is the cache
+
+
+def test_a_step_without_the_model_s_channel_groups_is_refused(task: Task, network: Network) -> None:
+    thinned = View(task, Policy.build(keep={"up": 0.5}), network, None, None)
+    with pytest.raises(ObjectiveError, match="this one has no 'up'; let it name its modules as the model does, or"):
+        LatencyPerToken("x86-server", step=one_token).score(thinned)
