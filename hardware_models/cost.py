@@ -52,8 +52,8 @@ class Cost:
             bounded, as the root of the sum of their squares.
         energy_mj: Millijoules of the whole device during one inference, its power times the latency; None where its
             power is unknown.
-        peak_memory_bytes: What is resident at the peak: weights as a session unpacks them, and the part of the
-            runtime's arena that activations touch.
+        peak_memory_bytes: What is resident at the peak: weights as a session unpacks them (none where they stay in
+            flash), and the part of the runtime's arena that activations touch.
         reserved_memory_bytes: The same with all of the arena, as far as the runtime asks for it.
         storage_bytes: Constants in the artifact.
         transfer_ms: Milliseconds that the link of the device needs for them; None where its rate is unknown.

@@ -100,14 +100,15 @@ class CostModel:
         total, bounded = float(totals.latency_ms[index]), float(totals.bounded_ms[index])
         latency = total + self.floor_ms
         arena = arena_use(workload.buffers, device.memory)
+        resident = 0 if device.memory.flash_mb else workload.resident_bytes
         common = self.common_error * (latency - bounded)
         return Cost(
             device=device.name,
             latency_ms=latency,
             latency_ms_error=float(np.sqrt(common**2 + totals.error_ms[index] ** 2 + bounded**2)),
             energy_mj=device.power.active_w * latency if device.power else None,
-            peak_memory_bytes=workload.resident_bytes + arena.touched_bytes,
-            reserved_memory_bytes=workload.resident_bytes + arena.reserved_bytes,
+            peak_memory_bytes=resident + arena.touched_bytes,
+            reserved_memory_bytes=resident + arena.reserved_bytes,
             storage_bytes=workload.storage_bytes,
             transfer_ms=transfer_ms(workload.storage_bytes, device),
             coverage=1 - bounded / total if total else 1.0,

@@ -56,9 +56,12 @@ class Memory(_Frozen):
         growth: Regions are ``region_kb`` times a power of this factor; 1 where they are as large as is asked for.
         replanned: Whether the second inference asks for one block for all activations at their peak, beside what the
             first one has asked for piece by piece.
+        flash_mb: 10^6 bytes of a memory of their own that constants are read from where they lie; null where they are
+            loaded, and share ``limit_mb`` with activations.
     """
 
     limit_mb: Positive
+    flash_mb: Positive | None = None
     alignment: Annotated[int, Field(ge=1)] = 1
     region_kb: NotNegative = 0
     growth: Annotated[int, Field(ge=1)] = 1

@@ -24,6 +24,7 @@ from kneepoint.hardware_models import (
     list_devices,
     load_device,
 )
+from kneepoint.hardware_models.device import Memory
 from kneepoint.hardware_models.kernels import FORMATS
 from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.price_table import rows_of
@@ -336,3 +337,9 @@ def test_resnet18_on_the_shipped_devices() -> None:
     pi = [cost.latency_ms for cost in costs("raspberry-pi-4b")]
     assert 1.7 < pi[0] / pi[1] < 2.7
     assert tables[0].storage_bytes / tables[1].storage_bytes == pytest.approx(4, rel=0.02)
+
+
+def test_constants_that_stay_in_flash_take_no_memory() -> None:
+    apart = DEVICE.model_copy(update={"memory": Memory(limit_mb=1.0, flash_mb=2.0)})
+    in_memory, in_flash = (CostModel(device).cost(row("conv")) for device in (DEVICE, apart))
+    assert (in_memory.peak_memory_bytes, in_flash.peak_memory_bytes) == (50, 30)
