@@ -111,11 +111,15 @@ class NetworkBuilder:
             y = self.batch_norm(y)
         return self.activation(y, activation) if activation else y
 
-    def linear(self, x: str, features: int, *, activation: str = "", bias: bool = True, name: str = "") -> str:
-        """A linear layer over the last axis of ``x``; layers of one ``name`` share their weight."""
+    def linear(
+        self, x: str, features: int, *, activation: str = "", norm: bool = False, bias: bool = True, name: str = ""
+    ) -> str:
+        """A linear layer over the last axis of ``x``, its norm and activation; those of a ``name`` share a weight."""
         *rest, inputs = self.shape(x)[1:]
         weight = Weight((features, inputs), channels=features, name=name)
         y = self._layer("linear", x, (*rest, features), weight, bias=bias)
+        if norm and self.norms:
+            y = self.batch_norm(y)
         return self.activation(y, activation) if activation else y
 
     def embedding(self, tokens: str, rows: int, width: int) -> str:
@@ -133,6 +137,10 @@ class NetworkBuilder:
         *_, width = self.shape(x)
         self._parameters += 2 * width
         return self._append("layer_norm", (x,), self.shape(x)[1:], axes=(len(self.shape(x)) - 1,))
+
+    def local_response_norm(self, x: str) -> str:
+        """Divides every element by what its neighbours in other channels amount to; has no weights."""
+        return self._append("layer_norm", (x,), self.shape(x)[1:], function="LRN", axes=(1,))
 
     # --- everything else --------------------------------------------------------------------------------------------
 
@@ -159,10 +167,20 @@ class NetworkBuilder:
         """Along one axis."""
         return self._append("softmax", (x,), self.shape(x)[1:], axes=(axis % len(self.shape(x)),))
 
-    def pool(self, x: str, kind: Literal["max", "avg"], kernel: int, stride: int, padding: Padding = 0) -> str:
-        """The largest or the mean value of windows."""
+    def pool(
+        self,
+        x: str,
+        kind: Literal["max", "avg"],
+        kernel: int,
+        stride: int,
+        padding: Padding = 0,
+        *,
+        rounds_up: bool = False,
+    ) -> str:
+        """The largest or the mean value of windows; ``rounds_up``: of those that begin inside, but end behind it."""
         channels, *sizes = self.shape(x)[1:]
         kernels, strides = _each(kernel, len(sizes)), _each(stride, len(sizes))
+        sizes = [size + (stride - 1 if rounds_up else 0) for size in sizes]
         out = [_size(*entry) for entry in zip(sizes, kernels, strides, _pads(padding, sizes), strict=True)]
         return self._append(f"{kind}_pool", (x,), (channels, *out), kernel=kernels, stride=stride)
 
