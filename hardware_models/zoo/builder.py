@@ -28,6 +28,7 @@ class NetworkBuilder:
         self._tensors: dict[str, Tensor] = {}
         self._inputs: list[str] = []
         self._parameters = 0
+        self._named: set[str] = set()
 
     def shape(self, x: str) -> Shape:
         """Of an activation, batch first."""
@@ -65,6 +66,7 @@ class NetworkBuilder:
         activation: str = "",
         norm: bool = True,
         bias: bool = True,
+        name: str = "",
     ) -> str:
         """A convolution over all axes behind the channels, its norm and its activation.
 
@@ -80,11 +82,12 @@ class NetworkBuilder:
             activation: Behind it; empty for none.
             norm: Whether batch normalization follows.
             bias: Whether it has one where no norm follows; what absorbs a norm always has.
+            name: Of its weight; convolutions of one name share it.
         """
         inputs, *sizes = self.shape(x)[1:]
         kernels, strides = _each(kernel, len(sizes)), _each(stride, len(sizes))
         out = [_size(*entry, dilation) for entry in zip(sizes, kernels, strides, _pads(padding, sizes), strict=True)]
-        weight = Weight((channels, inputs // groups, *kernels), channels=channels)
+        weight = Weight((channels, inputs // groups, *kernels), channels=channels, name=name)
         kind = "conv" if groups == 1 else "depthwise_conv" if groups == inputs else "grouped_conv"
         absorbs = norm and not self.norms
         y = self._layer(
@@ -122,9 +125,9 @@ class NetworkBuilder:
             y = self.batch_norm(y)
         return self.activation(y, activation) if activation else y
 
-    def embedding(self, tokens: str, rows: int, width: int) -> str:
+    def embedding(self, tokens: str, rows: int, width: int, *, name: str = "") -> str:
         """Rows of a table, one for every token: (batch, tokens) to (batch, tokens, width)."""
-        weight = Weight((rows, width), channels=rows)
+        weight = Weight((rows, width), channels=rows, name=name)
         return self._append("embedding", (tokens,), (*self.shape(tokens)[1:], width), weight=weight)
 
     def batch_norm(self, x: str) -> str:
@@ -137,6 +140,11 @@ class NetworkBuilder:
         *_, width = self.shape(x)
         self._parameters += 2 * width
         return self._append("layer_norm", (x,), self.shape(x)[1:], axes=(len(self.shape(x)) - 1,))
+
+    def instance_norm(self, x: str) -> str:
+        """Normalizes every channel of every sample on its own, then scales and shifts it."""
+        self._parameters += 2 * self.channels(x)
+        return self._append("group_norm", (x,), self.shape(x)[1:])
 
     def local_response_norm(self, x: str) -> str:
         """Divides every element by what its neighbours in other channels amount to; has no weights."""
@@ -155,6 +163,20 @@ class NetworkBuilder:
     def mul(self, x: str, y: str, *, activation: str = "") -> str:
         """The product of two tensors, the smaller one broadcast, and an activation."""
         return self._binary("mul", x, y, activation)
+
+    def scale(self, x: str) -> str:
+        """The product with one constant number."""
+        return self._append("mul", (x,), self.shape(x)[1:], function="scale", operand=())
+
+    def add_constant(self, x: str, *shape: int, parameters: int | None = None) -> str:
+        """The sum with a constant of ``shape``, batch included, which may be a part of a table of ``parameters``."""
+        self._parameters += math.prod(shape) if parameters is None else parameters
+        return self._append("add", (x,), self.shape(x)[1:], operand=shape)
+
+    def mul_constant(self, x: str, *shape: int) -> str:
+        """The product with a constant of ``shape``, batch included."""
+        self._parameters += math.prod(shape)
+        return self._append("mul", (x,), self.shape(x)[1:], operand=shape)
 
     def matmul(self, x: str, y: str) -> str:
         """(batch, ..., n, k) times (batch, ..., k, m)."""
@@ -194,10 +216,12 @@ class NetworkBuilder:
         shape = [size for axis, size in enumerate(self.shape(x)) if axis not in axes]
         return self._append("reduce", (x,), tuple(shape[1:]), function=function, axes=tuple(axes))
 
-    def concat(self, parts: Sequence[str], axis: int = 1) -> str:
-        """Puts tensors one behind the other."""
+    def concat(self, parts: Sequence[str], axis: int = 1, *, constants: int = 0) -> str:
+        """Puts tensors one behind the other, and ``constants`` learned ones of a size of 1 in front of them."""
         shape = list(self.shape(parts[0]))
-        shape[axis] = sum(self.shape(part)[axis] for part in parts)
+        shape[axis] = 1
+        self._parameters += constants * math.prod(shape[1:])
+        shape[axis] = constants + sum(self.shape(part)[axis] for part in parts)
         return self._append("concat", tuple(parts), tuple(shape[1:]), axes=(axis % len(shape),))
 
     def slice(self, x: str, size: int, axis: int = 1) -> str:
@@ -206,10 +230,17 @@ class NetworkBuilder:
         shape[axis] = size
         return self._append("copy", (x,), tuple(shape[1:]), function="Slice")
 
-    def resize(self, x: str, factor: int) -> str:
-        """Every axis behind the channels ``factor`` times as large."""
+    def halves(self, x: str) -> tuple[str, str]:
+        """The first and the second half of the channels."""
         channels, *sizes = self.shape(x)[1:]
-        return self._append("resize", (x,), (channels, *(size * factor for size in sizes)), function="nearest")
+        shape = (channels // 2, *sizes)
+        first, second = (self._append("copy", (x,), shape, function="Split", axes=(1,)) for _ in range(2))
+        return first, second
+
+    def resize(self, x: str, factor: float, function: str = "nearest") -> str:
+        """Every axis behind the channels ``factor`` times as large; ``function`` as the operator table names modes."""
+        channels, *sizes = self.shape(x)[1:]
+        return self._append("resize", (x,), (channels, *(int(size * factor) for size in sizes)), function=function)
 
     def copy(self, x: str, shape: Shape, function: str) -> str:
         """Moves elements to other places, as the ONNX operator ``function`` does; ``shape`` without the batch."""
@@ -258,7 +289,7 @@ class NetworkBuilder:
             (x,),
             shape,
             weight=weight,
-            bias=Bias(channels) if bias else None,
+            bias=Bias(channels, f"{weight.name}.bias" if weight.name else "") if bias else None,
             kernel=kernel,
             stride=stride,
             macs=positions * weight.elements if macs is None else macs,
@@ -277,13 +308,18 @@ class NetworkBuilder:
         bias: Bias | None = None,
         stride: int = 0,
         axes: tuple[int, ...] = (),
+        operand: Shape | None = None,
     ) -> str:
         name = f"{kind}{len(self._operators)}"
         self._tensors[name] = Tensor(name, (self.batch, *shape))
         self._operators.append(Operator(
-            name, kind, inputs, name, macs, weight, function, kernel=kernel, bias=bias, stride=stride, axes=axes
+            name, kind, inputs, name, macs, weight, function, kernel=kernel, bias=bias, stride=stride, axes=axes,
+            operand=operand,
         ))  # fmt: skip
-        self._parameters += (weight.elements if weight else 0) + (bias.channels if bias else 0)
+        if weight is None or weight.name not in self._named:
+            self._parameters += (weight.elements if weight else 0) + (bias.channels if bias else 0)
+        if weight is not None and weight.name:
+            self._named.add(weight.name)
         return name
 
 
