@@ -25,6 +25,8 @@ class ZooNetwork:
         parameters: As published; norms count two each channel. 0 where nothing was published.
         macs: Multiply-accumulate operations of one sample, as published; 0 where nothing was.
         tolerance: Relative, of both figures: papers round them, and leave out what they find small.
+        note: Where published latencies may be of something else than one inference of the table; empty if nowhere.
+        comparable: Whether they are of one inference all the same.
     """
 
     name: str
@@ -35,3 +37,5 @@ class ZooNetwork:
     parameters: float = 0
     macs: float = 0
     tolerance: float = 0.02
+    note: str = ""
+    comparable: bool = True

@@ -15,7 +15,9 @@ from kneepoint.hardware_models.zoo import (
     mobilenets,
     resnets,
     tiny_networks,
+    transformers,
     vggs,
+    vision_transformers,
 )
 from kneepoint.hardware_models.zoo.builder import NetworkBuilder
 from kneepoint.hardware_models.zoo.network import ZooNetwork
@@ -32,6 +34,8 @@ _MODULES = (
     vggs.NETWORKS,
     light_networks.NETWORKS,
     tiny_networks.NETWORKS,
+    transformers.NETWORKS,
+    vision_transformers.NETWORKS,
 )
 
 
