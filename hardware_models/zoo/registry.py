@@ -9,15 +9,22 @@ from typing import Literal
 
 from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.zoo import (
+    darknets,
+    densenets,
     efficientnets,
+    inception_v2_v3,
+    inception_v4,
     inceptions,
     light_networks,
     mobilenets,
+    nasnets,
     resnets,
     tiny_networks,
     transformers,
     vggs,
     vision_transformers,
+    yolo,
+    yolox,
 )
 from kneepoint.hardware_models.zoo.builder import NetworkBuilder
 from kneepoint.hardware_models.zoo.network import ZooNetwork
@@ -31,11 +38,18 @@ _MODULES = (
     efficientnets.NETWORKS,
     resnets.NETWORKS,
     inceptions.NETWORKS,
+    inception_v2_v3.NETWORKS,
+    inception_v4.NETWORKS,
+    densenets.NETWORKS,
+    nasnets.NETWORKS,
     vggs.NETWORKS,
     light_networks.NETWORKS,
     tiny_networks.NETWORKS,
     transformers.NETWORKS,
     vision_transformers.NETWORKS,
+    yolo.NETWORKS,
+    yolox.NETWORKS,
+    darknets.NETWORKS,
 )
 
 
@@ -57,7 +71,7 @@ def joined(networks: Iterable[ZooNetwork]) -> tuple[Mapping[str, ZooNetwork], Ma
 
 
 def folded(name: str) -> str:
-    """What spellings of one name have in common: ``MobileNet-V1 0.50 224`` is ``mobilenetv1 0.5 224``.
+    """What spellings of one name have in common: ``MobileNet-V1 0.50 224`` is ``mobilenetv10.5224``.
 
     >>> folded("ResNet-50 224") == folded("resnet50 224")
     True
