@@ -154,6 +154,7 @@ class NetworkBuilder:
 
     def activation(self, x: str, function: str) -> str:
         """An elementwise function of one tensor, by its name in the operator table (``relu``, ``clip``, ...)."""
+        self._parameters += self.channels(x) if function == "prelu" else 0
         return self._append("activation", (x,), self.shape(x)[1:], function=function)
 
     def add(self, x: str, y: str, *, activation: str = "") -> str:

@@ -11,6 +11,7 @@ from kneepoint.hardware_models.zoo.network import ZooNetwork
 
 _V1_PAPER = "Howard et al. 2017, arXiv 1704.04861"
 _V2_PAPER = "Sandler et al. 2018, arXiv 1801.04381"
+_SFACE = "Zhong et al. 2021, doi 10.1109/TIP.2020.3048632; as in OpenCV Zoo; parameters by its file"
 _V3_PAPER = "Howard et al. 2019, arXiv 1905.02244"
 
 _V1_BLOCKS = (
@@ -39,12 +40,14 @@ _V3_SMALL = (
 """The same: table 2 of the paper."""
 
 
-def mobilenet_v1_features(b: NetworkBuilder, x: str, width: float = 1.0, activation: str = "clip") -> list[str]:
-    """The 14 outputs of MobileNetV1's convolutions; detectors take some of them."""
-    x = b.conv(x, _v1_width(32, width), 3, 2, activation=activation)
+def mobilenet_v1_features(
+    b: NetworkBuilder, x: str, width: float = 1.0, activation: str = "clip", *, stride: int = 2
+) -> list[str]:
+    """The 14 outputs of MobileNetV1's convolutions, the first with ``stride``; detectors take some of them."""
+    x = b.conv(x, _v1_width(32, width), 3, stride, activation=activation)
     outputs = [x]
-    for channels, stride in _V1_BLOCKS:
-        x = b.conv(x, b.channels(x), 3, stride, groups=b.channels(x), activation=activation)
+    for channels, step in _V1_BLOCKS:
+        x = b.conv(x, b.channels(x), 3, step, groups=b.channels(x), activation=activation)
         x = b.conv(x, _v1_width(channels, width), activation=activation)
         outputs.append(x)
     return outputs
@@ -60,6 +63,12 @@ def mobilenet_v1(
     """TensorFlow's MobileNetV1, whose classes have one for the background."""
     x = mobilenet_v1_features(b, b.input(colours, resolution, resolution), width)[-1]
     return b.table(conv_classifier(b, x, classes))
+
+
+def sface(b: NetworkBuilder) -> OperatorTable:
+    """A face of 112 pixels as 128 features: MobileNetV1 without its first stride, then one large linear layer."""
+    x = mobilenet_v1_features(b, b.input(3, 112, 112), activation="prelu", stride=1)[-1]
+    return b.table(b.linear(b.flatten(x), 128, norm=True))
 
 
 def mobilenet_v2_features(b: NetworkBuilder, x: str, width: float = 1.0) -> list[str]:
@@ -159,6 +168,7 @@ NETWORKS = (
     _v1_flowers(0.25, 96, colours=1),
     _v2_flowers(0.35, 128),
     _v2_flowers(0.35, 224),
+    ZooNetwork("SFace 112", "MobileNetV1", sface, _SFACE, (), 38_696_353 / 4, 0, 0.005),
     ZooNetwork(
         "MobileNet-v3-Large", "MobileNetV3", partial(mobilenet_v3, large=True), _V3_PAPER,
         ("MobileNetV3 Large 224", "MobileNetV3-Large 1.0 224", "MobileNet v3 Large 1.0X 224"), 5.4e6, 219e6,
