@@ -64,16 +64,16 @@ def shuffled(b: NetworkBuilder, x: str, groups: int = 2) -> str:
     return b.view(x, channels, *sizes)
 
 
-def shuffle_unit(b: NetworkBuilder, x: str, channels: int, stride: int) -> str:
+def shuffle_unit(b: NetworkBuilder, x: str, channels: int, stride: int, activation: str = "relu") -> str:
     """Figure 3 of the paper: half of the channels pass untouched, or, with a stride, through a branch of their own."""
     half = channels // 2
     if stride == 1:
         left, right = b.halves(x)
     else:
-        left = b.conv(_depthwise(b, x, stride), half, activation="relu")
+        left = b.conv(_depthwise(b, x, stride), half, activation=activation)
         right = x
-    right = b.conv(right, half, activation="relu")
-    right = b.conv(_depthwise(b, right, stride), half, activation="relu")
+    right = b.conv(right, half, activation=activation)
+    right = b.conv(_depthwise(b, right, stride), half, activation=activation)
     return shuffled(b, b.concat((left, right)))
 
 
@@ -81,13 +81,13 @@ def _depthwise(b: NetworkBuilder, x: str, stride: int) -> str:
     return b.conv(x, b.channels(x), 3, stride, padding=1, groups=b.channels(x))
 
 
-def shufflenet_v2_features(b: NetworkBuilder, x: str) -> list[str]:
+def shufflenet_v2_features(b: NetworkBuilder, x: str, activation: str = "relu") -> list[str]:
     """The outputs of the three stages of ShuffleNetV2 1x, at an eighth down to a thirty-second of the image."""
-    x = b.pool(b.conv(x, 24, 3, 2, padding=1, activation="relu"), "max", 3, 2, 1)
+    x = b.pool(b.conv(x, 24, 3, 2, padding=1, activation=activation), "max", 3, 2, 1)
     outputs = []
     for channels, units in _SHUFFLED:
         for stride in (2, *[1] * (units - 1)):
-            x = shuffle_unit(b, x, channels, stride)
+            x = shuffle_unit(b, x, channels, stride, activation)
         outputs.append(x)
     return outputs
 

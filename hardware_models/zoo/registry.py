@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -17,21 +18,29 @@ from kneepoint.hardware_models.zoo import (
     inceptions,
     light_networks,
     mobilenets,
+    nanodet,
     nasnets,
     resnets,
+    retinanets,
+    single_shot_detectors,
+    speech,
     tiny_networks,
     transformers,
     vggs,
     vision_transformers,
+    volumes,
     yolo,
     yolox,
 )
 from kneepoint.hardware_models.zoo.builder import NetworkBuilder
 from kneepoint.hardware_models.zoo.network import ZooNetwork
 from kneepoint.hardware_models.zoo.precision import quantized
-from kneepoint.tasks.errors import DeviceError, nearest
+from kneepoint.tasks.errors import DeviceError
 
 Precision = Literal["fp32", "int8"]
+
+_SHOWN = 60
+"""Characters of an unknown name that its refusal repeats."""
 
 _MODULES = (
     mobilenets.NETWORKS,
@@ -50,6 +59,11 @@ _MODULES = (
     yolo.NETWORKS,
     yolox.NETWORKS,
     darknets.NETWORKS,
+    nanodet.NETWORKS,
+    single_shot_detectors.NETWORKS,
+    retinanets.NETWORKS,
+    volumes.NETWORKS,
+    speech.NETWORKS,
 )
 
 
@@ -92,8 +106,13 @@ def find(name: str) -> ZooNetwork:
     """
     network = _SPELLINGS.get(folded(name))
     if network is None:
-        raise DeviceError(f"a network is one of the zoo; got {name!r}. {nearest(name, NETWORKS)}")
+        raise DeviceError(f"a network is one of the zoo's {len(NETWORKS)}; got {name[:_SHOWN]!r}.{_hint(name)}")
     return network
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name[:_SHOWN], NETWORKS, n=3, cutoff=0.5)
+    return f" Near names: {', '.join(near)}" if near else f" One of them: {next(iter(NETWORKS))}"
 
 
 def build(name: str, batch: int = 1, *, norms: bool = False, precision: Precision = "fp32") -> OperatorTable:
