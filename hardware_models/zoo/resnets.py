@@ -65,7 +65,7 @@ def basic_block(b: NetworkBuilder, x: str, width: int, stride: int = 1) -> str:
     """Two 3x3 convolutions and what they are added to."""
     y = b.conv(x, width, 3, stride, padding=1, activation="relu")
     y = b.conv(y, width, 3, padding=1)
-    return b.add(_shortcut(b, x, width, stride), y, activation="relu")
+    return b.add(y, _shortcut(b, x, width, stride), activation="relu")
 
 
 def bottleneck(
@@ -76,7 +76,7 @@ def bottleneck(
     y = b.conv(x, widening * width, 1, first, padding=0, activation="relu")
     y = b.conv(y, widening * width, 3, second, padding=1, activation="relu")
     y = b.conv(y, _EXPANSION * width)
-    return b.add(_shortcut(b, x, _EXPANSION * width, stride, version), y, activation="relu")
+    return b.add(y, _shortcut(b, x, _EXPANSION * width, stride, version), activation="relu")
 
 
 def _shortcut(b: NetworkBuilder, x: str, channels: int, stride: int, version: Version = "v1.5") -> str:

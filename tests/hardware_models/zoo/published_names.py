@@ -1,0 +1,25 @@
+"""Names of networks with ten published latencies or more, as the lists of publications write them."""
+
+NAMES = (
+    "ResNet-50 v1.5 224", "MobileNetV1 1.0 224", "ResNet-50 224", "SqueezeNet v1.1 227", "GoogLeNet 224",
+    "MobileNetV1-SSD 300", "VGG-16 224", "MLPerf-Tiny IC: ResNet-8 (CIFAR-10 32x32x3)",
+    "MLPerf-Tiny VWW: MobileNetV1-0.25 96x96", "MLPerf-Tiny AD: FC-AutoEncoder (ToyADMOS 640-in)",
+    "EfficientNet-B0 224", "ShuffleNetV2 224", "ProxylessNAS 224", "AlexNet 227", "YOLOv4-tiny 416",
+    "EfficientNet-Lite0 224", "MobileNetV1 0.25 224", "MobileNetV1 0.25 128", "MobileNetV1 0.25 160",
+    "MobileNetV1 0.25 192", "MobileNetV1 0.75 128", "MobileNetV1 0.75 160", "MobileNetV1 0.75 192",
+    "MobileNetV1 0.75 224", "MobileNetV1 1.0 128", "MobileNetV1 1.0 160", "MobileNetV1 1.0 192",
+    "EfficientNet-Lite2 260", "BERT-base seq128", "BERT-large seq128", "EfficientNet-Lite4 300",
+    "ViT-B (ncnn vision_transformer) 384", "MobileNetV1 0.5 224", "MobileNetV1 0.5 128", "MobileNetV1 0.5 160",
+    "MobileNetV1 0.5 192", "MobileNetV2 0.35 128", "MobileNetV2 0.35 160", "MobileNetV2 0.35 192",
+    "MobileNetV2 0.35 224", "MobileNetV2 0.5 128", "MobileNetV2 0.5 192", "MobileNetV2 0.75 128",
+    "MobileNetV2 0.75 160", "MobileNetV2 0.75 192", "MobileNetV2 0.75 224", "MobileNetV2 1.0 128",
+    "MobileNetV2 1.0 192", "efficientnet-b0 224", "efficientnet-widese-b0 224", "efficientnet-b4 380",
+    "efficientnet-widese-b4 380", "BERT-Large SQuAD (MLPerf bert-99, seq<=384)", "YOLOv8-Detection",
+    "3D-UNet (MLPerf 99.9)", "3D-UNet (MLPerf 99)", "RNN-T LibriSpeech", "MobileNetV2 0.35 96", "MobileNetV2 0.5 96",
+    "MobileNetV2 0.75 96", "MobileNetV2 1.0 96", "MobileNetV2 1.4 224", "MobileNet-v2", "VIT", "ResNet18",
+    "Shufflenet-v2", "SqueezeNet-1.1", "GoogLeNet", "ResNet50", "MobileNet v1 1.0X 224", "MobileNet v2 1.0X 224",
+    "SSD-MobileNetV1 300", "YOLOX-S 640", "SSD-ResNet34 1200", "Inception V4 299", "MobileNet-v3-Large",
+    "EfficientNet-B0", "Yolo-v5", "SqueezeNet 224", "Inception-ResNet-V2 299", "SFace 112", "PP-ResNet50 224",
+    "NanoDet 416", "YoutuReID ResNet50 128x256", "MobileNet-v3-Small", "Bert-Base-Uncased-Hf",
+    "Mobile-Bert-Uncased-Google", "MobileNetV2 1.3 224", "Distil-Bert-Base-Uncased-Hf", "RetinaNet ResNeXt50 800",
+)  # fmt: skip
