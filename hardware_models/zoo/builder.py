@@ -317,10 +317,10 @@ class NetworkBuilder:
             name, kind, inputs, name, macs, weight, function, kernel=kernel, bias=bias, stride=stride, axes=axes,
             operand=operand,
         ))  # fmt: skip
-        if weight is None or weight.name not in self._named:
-            self._parameters += (weight.elements if weight else 0) + (bias.channels if bias else 0)
-        if weight is not None and weight.name:
-            self._named.add(weight.name)
+        for constant, elements in ((weight, weight.elements if weight else 0), (bias, bias.channels if bias else 0)):
+            if constant is not None and constant.name not in self._named:
+                self._parameters += elements
+                self._named.update(filter(None, (constant.name,)))
         return name
 
 
