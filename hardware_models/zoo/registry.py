@@ -10,6 +10,7 @@ from typing import Literal
 
 from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.zoo import (
+    convnexts,
     darknets,
     densenets,
     efficientnets,
@@ -56,6 +57,7 @@ _MODULES = (
     tiny_networks.NETWORKS,
     transformers.NETWORKS,
     vision_transformers.NETWORKS,
+    convnexts.NETWORKS,
     yolo.NETWORKS,
     yolox.NETWORKS,
     darknets.NETWORKS,
