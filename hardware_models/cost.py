@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.energy import kernel_watts
 from kneepoint.hardware_models.kernels import FORMATS
 from kneepoint.hardware_models.price_table import DECIDED, RowPrices
 from kneepoint.hardware_models.workload import Workload
@@ -109,7 +110,7 @@ class Cost:
         return [int(size) for size in alive]
 
     def _kernel(self, row: int, alive: int) -> KernelCost:
-        prices, power = self._prices, self._device.power
+        prices = self._prices
         latency, priced = float(prices.latency_ms[row]), bool(prices.priced[row])
         error = float(np.hypot(self.common_error * latency, prices.error_ms[row]))
         return KernelCost(
@@ -117,7 +118,9 @@ class Cost:
             kind=self._workload.kinds[row],
             latency_ms=latency,
             latency_ms_error=error if priced else latency,
-            energy_mj=power.active_w * latency if power else None,
+            energy_mj=kernel_watts(self._device, self._workload.kinds[row], self._workload.format[row]) * latency
+            if self._device.power
+            else None,
             memory_bytes=alive,
             priced=priced,
             why=why(self._workload, prices, row, self._device),
@@ -140,6 +143,9 @@ def why(workload: Workload, prices: RowPrices, row: int, device: Device) -> str:
     if decided == "measurements":
         return f"{asked}, from measurements of this device"
     executed = device.executed(kind, asked)
+    if decided == "publications":
+        instead = f", where {asked} was asked for" if executed != asked else ""
+        return f"{executed}, at rates fitted to published latencies{instead}"
     fallback = f", computed in {executed}" if executed != asked else ""
     return f"{asked}, bound by {decided}{fallback}{_zeros(workload.sparse.get(row), device)}"
 

@@ -15,13 +15,16 @@ from kneepoint.hardware_models.arena import arena_use
 from kneepoint.hardware_models.calibrated import LatencyModel
 from kneepoint.hardware_models.cost import Cost, transfer_ms
 from kneepoint.hardware_models.device import SCALING_ERROR, Device
+from kneepoint.hardware_models.energy import watts
+from kneepoint.hardware_models.kernels import FORMATS
 from kneepoint.hardware_models.price_table import DECIDED, Floats, PriceTable, RowPrices, Totals
+from kneepoint.hardware_models.refined import Refined, streamed_seconds
 from kneepoint.hardware_models.roofline import Roofline
 from kneepoint.hardware_models.workload import Workload
 from kneepoint.tasks.errors import DeviceError
 
 Unpriced = Literal["bound", "refuse"]
-_ARITHMETIC, _BANDWIDTH, _MEASUREMENTS, _NOTHING = range(len(DECIDED))
+_ARITHMETIC, _BANDWIDTH, _MEASUREMENTS, _PUBLICATIONS, _NOTHING = range(len(DECIDED))
 
 
 class CostModel:
@@ -41,7 +44,7 @@ class CostModel:
             raise DeviceError(f"unpriced kernels are handled by 'bound' or 'refuse'; got {unpriced!r}")
         self.device = device
         self.unpriced = unpriced
-        self._roofline = Roofline.of(device)
+        self._roofline, self._refined = Roofline.of(device), Refined.of(device)
         self._measured, self._gain = _calibrated(device)
         self.table = PriceTable(self._price, surroundings=self.contextual)
         self.common_error = _common_error(device, self._measured, self._gain)
@@ -98,15 +101,15 @@ class CostModel:
         self._check(workload, prices)
         device = self.device
         total, bounded = float(totals.latency_ms[index]), float(totals.bounded_ms[index])
-        latency = total + self.floor_ms
+        latency = total + self.floor_ms + streamed_seconds(device, workload) * 1e3
         arena = arena_use(workload.buffers, device.memory)
         resident = 0 if device.memory.flash_mb else workload.resident_bytes
-        common = self.common_error * (latency - bounded)
+        common = self._common_error(workload, prices, latency - bounded)
         return Cost(
             device=device.name,
             latency_ms=latency,
             latency_ms_error=float(np.sqrt(common**2 + totals.error_ms[index] ** 2 + bounded**2)),
-            energy_mj=device.power.active_w * latency if device.power else None,
+            energy_mj=watts(device, workload, prices) * latency if device.power else None,
             peak_memory_bytes=resident + arena.touched_bytes,
             reserved_memory_bytes=resident + arena.reserved_bytes,
             storage_bytes=workload.storage_bytes,
@@ -118,12 +121,29 @@ class CostModel:
             _device=device,
         )
 
+    def _slowdown(self, rows: Workload) -> Floats:
+        """Exported weights have a scale for every channel, for which some accelerators fall back."""
+        slowdown = self.device.per_channel_slowdown or 1.0
+        return np.where((rows.format == FORMATS.index("int8")) & (rows.weight_bytes > 0), slowdown, 1.0)
+
+    def _common_error(self, workload: Workload, prices: RowPrices, priced_ms: float) -> float:
+        """Milliseconds: one standard error that the priced kernels share, by the formats they compute in."""
+        errors = self.device.refined
+        if not errors or not prices.latency_ms.any():
+            return self.common_error * priced_ms
+        known = np.array([errors[name].relative_error if name in errors else self.common_error for name in FORMATS])
+        return float(np.average(known[workload.format], weights=prices.latency_ms)) * priced_ms
+
     def _price(self, rows: Workload) -> RowPrices:
-        """The roofline prices what was not measured."""
+        """The roofline prices what was not measured, a refined one first."""
         roofline = self._roofline.price(rows)
         latency, error = roofline.seconds * 1e3, np.zeros(len(rows))
         decided = np.where(roofline.by_compute, _ARITHMETIC, _BANDWIDTH)
         decided = np.where(roofline.priced, decided, _NOTHING)
+        if self._refined is not None:
+            seconds, fitted = self._refined.seconds(rows)
+            latency, decided = np.where(fitted, seconds * 1e3, latency), np.where(fitted, _PUBLICATIONS, decided)
+        latency = latency * self._slowdown(rows)
         if self._measured is not None:
             microseconds, known = self._measured.predict(rows)
             measured = np.maximum(microseconds, 0.0) * self._gain / 1e3

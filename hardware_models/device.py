@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kneepoint.hardware_models.calibrated import Calibration
 from kneepoint.hardware_models.fusion import FusionRule
+from kneepoint.hardware_models.kernel_classes import KernelClass
 from kneepoint.hardware_models.kernels import KERNEL_KINDS, KernelFormat
 from kneepoint.hardware_models.operators import SPARSE_PATTERNS
 from kneepoint.tasks.errors import DeviceError, nearest
@@ -74,10 +75,57 @@ class Power(_Frozen):
     Attributes:
         active_w: While it runs the network.
         idle_w: While it waits; null where unknown.
+        by_format: Watts while it runs kernels of a format, where that makes a difference; ``active_w`` for others.
+        relative_error: One standard error of watts, as a fraction; null where nobody has measured it.
     """
 
     active_w: Positive
+    by_format: Mapping[KernelFormat, Positive] = Field(default_factory=dict)
+    relative_error: Annotated[float, Field(gt=0, le=10)] | None = None
     idle_w: NotNegative | None = None
+
+
+class ClassRate(_Frozen):
+    """How fast kernels of one class run.
+
+    Attributes:
+        rate: 10^9 operations a second: multiply-accumulates, or elements of kernels that only move them.
+        input: Operations that reading an element of an input costs beside them.
+        output: The same of writing an element.
+        weight: The same of a weight.
+    """
+
+    rate: Positive
+    input: NotNegative = 0
+    output: NotNegative = 0
+    weight: NotNegative = 0
+
+
+class RefinedRates(_Frozen):
+    """Rates of classes of kernels in one format, fitted to published latencies.
+
+    Attributes:
+        launch_us: Microseconds that launching a kernel takes.
+        classes: By class of kernels (``kneepoint.hardware_models.kernel_classes``).
+        relative_error: One standard error of a predicted latency, as a fraction of it, on families of networks that
+            nothing was fitted to.
+    """
+
+    launch_us: NotNegative
+    classes: Mapping[KernelClass, ClassRate]
+    relative_error: Annotated[float, Field(gt=0, le=10)]
+
+
+class OnChipWeights(_Frozen):
+    """A memory beside the arithmetic that weights stay in between inferences.
+
+    Attributes:
+        mb: 10^6 bytes; what does not fit is read again at every inference.
+        stream_gb_s: 10^9 bytes a second at which it is.
+    """
+
+    mb: Positive
+    stream_gb_s: Positive
 
 
 class SparseKernels(_Frozen):
@@ -121,6 +169,13 @@ class Device(_Frozen):
         power: Watts; null where unknown, and then no energy is predicted.
         link_mb_s: 10^6 bytes a second at which an artifact reaches the device; null where unknown.
         relative_error: One standard error of a predicted latency, as a fraction of it: of all kernels together.
+        machine: The hardware; files of one board with different runtimes share it. Null where the name says it.
+        float_bytes: Of an element of what is computed in floats: 2 where the runtime computes networks of floats in
+            half precision.
+        refined: By format, rates of classes of kernels; they go before ``rates`` and ``element_rates``.
+        on_chip_weights: A memory that weights stay in; null where they come from main memory.
+        per_channel_slowdown: What the latency of an integer kernel is multiplied by where its weight has a scale for
+            each channel, and the accelerator takes one for all alone.
         thread_exponent: Rates grow as threads to this power; null where unknown, and then only ``threads`` is priced.
         calibration: What ``kneepoint devices calibrate`` has fitted; it goes before the rates where it has a price.
         sources: For every number above, the publication it comes from and how it was derived.
@@ -151,6 +206,11 @@ class Device(_Frozen):
     link_mb_s: Positive | None = None
     relative_error: Annotated[float, Field(gt=0, le=10)]
     thread_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
+    machine: str | None = None
+    float_bytes: Literal[2, 4] = 4
+    refined: Mapping[KernelFormat, RefinedRates] = Field(default_factory=dict)
+    on_chip_weights: OnChipWeights | None = None
+    per_channel_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     calibration: Calibration | None = None
     sources: Mapping[str, str]
 
@@ -249,7 +309,8 @@ class Device(_Frozen):
         gain = (threads / self.threads) ** exponent
         unpacking = {name: rate * gain for name, rate in self.unpacking.items()}
         rates = {"rates": _scaled(self.rates, gain), "element_rates": _scaled(self.element_rates, gain)}
-        return {**rates, "unpacking": unpacking}
+        refined = {name: _refined(entry, gain) for name, entry in self.refined.items()}
+        return {**rates, "unpacking": unpacking, "refined": refined}
 
     def _described(self) -> str:
         counts = (self.threads, *(self.calibration.counts if self.calibration else ()))
@@ -268,7 +329,7 @@ class Device(_Frozen):
 
 _UNSOURCED = {
     "name", "description", "runtime", "runtime_version", "threads", "power_mode", "batch", "fallbacks", "calibration",
-    "sources",
+    "sources", "machine", "float_bytes",
 }  # fmt: skip
 _SOURCED = frozenset(Device.model_fields) - _UNSOURCED
 
@@ -276,6 +337,11 @@ _SOURCED = frozenset(Device.model_fields) - _UNSOURCED
 def _is_given(value: object) -> bool:
     """Whether a field says anything: what is unknown, or empty, needs no source."""
     return value is not None and value != {} and value != ()
+
+
+def _refined(rates: RefinedRates, gain: float) -> RefinedRates:
+    classes = {name: entry.model_copy(update={"rate": entry.rate * gain}) for name, entry in rates.classes.items()}
+    return rates.model_copy(update={"classes": classes})
 
 
 def _scaled(rates: Rates, gain: float) -> Rates:

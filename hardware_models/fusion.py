@@ -32,6 +32,7 @@ from typing import Literal, get_args
 
 from kneepoint.hardware_models.blocked_layout import block_channels
 from kneepoint.hardware_models.channels_last import put_channels_last
+from kneepoint.hardware_models.direct_fusion import direct_nodes
 from kneepoint.hardware_models.emission import Emission
 from kneepoint.hardware_models.fusion_graph import FusionGraph
 from kneepoint.hardware_models.grouping import group_operators
@@ -49,7 +50,7 @@ from kneepoint.hardware_models.nodes import NodeGraph
 from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.transposes import move_transposes
 
-FusionRule = Literal["activation", "residual", "blocked", "channels_last"]
+FusionRule = Literal["activation", "residual", "blocked", "channels_last", "direct", "epilogue"]
 FUSION_RULES: tuple[FusionRule, ...] = get_args(FusionRule)
 
 
@@ -61,13 +62,17 @@ def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tupl
     Args:
         table: What the network computes.
         rules: Which of ``FUSION_RULES`` the runtime applies on the device: ``activation`` on every CPU, ``residual``
-            and ``channels_last`` at its highest level, ``blocked`` at that level on x86.
+            and ``channels_last`` at its highest level, ``blocked`` at that level on x86. ``direct`` is another runtime
+            than ONNX Runtime, with ``epilogue`` one that compiles the network (``direct_fusion``).
 
     Raises:
         ValueError: If a rule is not one of ``FUSION_RULES``.
     """
     if unknown := set(rules) - set(FUSION_RULES):
         raise ValueError(f"fusion rules are {FUSION_RULES}; got {sorted(unknown)}")
+    if "direct" in rules:
+        nodes = direct_nodes(table, rules)
+        return tuple(kernel_of(nodes, node) for node in nodes.nodes)
     graph = FusionGraph.of(table)
     nodes = Emission(graph).nodes(group_operators(graph, activations="activation" in rules))
     _optimize(nodes, rules)

@@ -14,8 +14,8 @@ from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.workload import Integers, Workload
 
 Floats = NDArray[np.float64]
-Decided = Literal["arithmetic", "bandwidth", "measurements", "nothing"]
-DECIDED: tuple[Decided, ...] = ("arithmetic", "bandwidth", "measurements", "nothing")
+Decided = Literal["arithmetic", "bandwidth", "measurements", "publications", "nothing"]
+DECIDED: tuple[Decided, ...] = ("arithmetic", "bandwidth", "measurements", "publications", "nothing")
 """What gave a kernel its price; where it is nothing, the price is an upper bound."""
 _SUMS = 3
 

@@ -1,0 +1,1 @@
+"""Published latencies: what device files are fitted to and judged by."""
