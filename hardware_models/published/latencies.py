@@ -30,7 +30,8 @@ class PublishedLatency:
         statistic: What of the repetitions was published.
         quality: ``A`` audited or first-party protocol, ``B`` a project's README, ``C`` by the community, or with more
             than the network in it.
-        wall_w: Watts of the whole device at the wall while it ran; None where nobody measured.
+        power_w: Watts while it ran, of the whole device at the wall or of a microcontroller alone; None where nobody
+            measured.
         note: What makes it hard to compare, or empty.
         source: Title of the document.
         url: Its address.
@@ -45,7 +46,7 @@ class PublishedLatency:
     latency_ms: float
     statistic: str
     quality: str
-    wall_w: float | None
+    power_w: float | None
     note: str
     source: str
     url: str
@@ -69,7 +70,7 @@ def _latency(row: dict[str, str], source: dict[str, str]) -> PublishedLatency:
         latency_ms=float(row["latency_ms"]),
         statistic=row["statistic"],
         quality=row["quality"],
-        wall_w=float(row["wall_w"]) if row["wall_w"] else None,
+        power_w=float(row["power_w"]) if row["power_w"] else None,
         note=row["note"],
         source=source["title"],
         url=source["url"],

@@ -1,0 +1,120 @@
+"""Published latencies of networks of the zoo, as what a fit sees: the work of every class of kernels."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK, class_codes, work
+from kneepoint.hardware_models.published.latencies import PublishedLatency, published_latencies
+from kneepoint.hardware_models.published.systems import Precision, System, by_system
+from kneepoint.hardware_models.workload import Workload
+from kneepoint.hardware_models.zoo.registry import NETWORKS, build, find
+from kneepoint.tasks.errors import DeviceError
+
+Floats = NDArray[np.float64]
+_LARGEST_BATCH = 8
+_FEWEST = 3
+"""Networks that a system was measured with, to be of any use."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A network on a system.
+
+    Attributes:
+        system: That ran it.
+        network: Its name in the zoo.
+        family: Of the network.
+        batch: Samples of one inference.
+        latency_ms: The median of what was published.
+        power_w: The median of the watts that were published with them, or None.
+        spread: Largest over smallest of what was published.
+    """
+
+    system: System
+    network: str
+    family: str
+    batch: int
+    latency_ms: float
+    power_w: float | None
+    spread: float
+
+    @property
+    def work(self) -> Floats:
+        """(classes, 4): the parts of the work of all its kernels."""
+        return self._facts[0]
+
+    @property
+    def launches(self) -> float:
+        """Kernels, and one for the inference itself."""
+        return self._facts[1]
+
+    @property
+    def weight_bytes(self) -> float:
+        """Of all kernels."""
+        return self._facts[2]
+
+    @property
+    def _facts(self) -> tuple[Floats, float, float]:
+        system = self.system
+        return _facts(self.network, self.batch, system.precision, system.fusion, system.keeps_norms)
+
+
+@cache
+def _facts(
+    network: str, batch: int, precision: Precision, fusion: tuple[str, ...], norms: bool
+) -> tuple[Floats, float, float]:
+    rows = Workload.of(build(network, batch, norms=norms, precision=precision), fusion)
+    codes, parts = class_codes(rows), None
+    parts = work(rows, codes)
+    total = np.zeros((len(KERNEL_CLASSES), len(WORK)))
+    np.add.at(total, codes[codes >= 0], parts[codes >= 0])
+    return total, len(rows) + 1.0, float(rows.weight_bytes.sum())
+
+
+def samples(rows: Iterable[PublishedLatency] | None = None) -> dict[System, list[Sample]]:
+    """Samples of every system that was measured with enough networks of the zoo.
+
+    Rows that say something else than one inference of a network (``comparable``) are left out, and so are batches of
+    more than 8.
+    """
+    found = by_system(published_latencies() if rows is None else rows)
+    listed = {system: _of_system(system, entries) for system, entries in found.items()}
+    return {system: entries for system, entries in listed.items() if len({e.network for e in entries}) >= _FEWEST}
+
+
+def _of_system(system: System, rows: Iterable[PublishedLatency]) -> list[Sample]:
+    groups: dict[tuple[str, int], list[PublishedLatency]] = {}
+    for row in rows:
+        try:
+            network = find(row.network)
+        except DeviceError:
+            continue
+        if network.comparable and row.batch <= _LARGEST_BATCH:
+            groups.setdefault((network.name, row.batch), []).append(row)
+    return [_sample(system, name, batch, group) for (name, batch), group in sorted(groups.items())]
+
+
+def _sample(system: System, network: str, batch: int, rows: list[PublishedLatency]) -> Sample:
+    times = [row.latency_ms for row in rows]
+    watts = [row.power_w for row in rows if row.power_w is not None]
+    return Sample(
+        system=system,
+        network=network,
+        family=NETWORKS[network].family,
+        batch=batch,
+        latency_ms=statistics.median(times),
+        power_w=statistics.median(watts) if watts else None,
+        spread=max(times) / min(times),
+    )
+
+
+def families(found: Mapping[System, list[Sample]]) -> tuple[str, ...]:
+    """Families of networks in ``found``, sorted."""
+    return tuple(sorted({sample.family for entries in found.values() for sample in entries}))

@@ -1,0 +1,109 @@
+"""Which published rows were measured on one system: a device with its runtime, threads and precision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from kneepoint.hardware_models.published.latencies import PublishedLatency
+
+World = Literal["cpu", "accelerator", "microcontroller"]
+Precision = Literal["fp32", "int8"]
+"""What a system is given: floats, of whatever width, or bytes."""
+
+_WORLDS: Mapping[str, World] = {"trt": "accelerator", "eager": "accelerator", "xla": "accelerator", "npu": "accelerator",
+                                "edgetpu": "accelerator", "opencv gpu": "accelerator", "mcu": "microcontroller"}  # fmt: skip
+_RUNTIMES = (
+    (r"torch2trt|tensorrt", "trt"),
+    (r"pytorch.*(cpu)", ""),
+    (r"pytorch", "eager"),
+    (r"tensorflow 1 xla", "xla"),
+    (r"edge tpu", "edgetpu"),
+    (r"\bnpu\b|\(dsp\)", "npu"),
+    (r"opencv dnn.*cuda", "opencv gpu"),
+    (r"gpu|vulkan|nnapi|core ?ml", ""),
+    (r"tflite.*xnnpack|xnnpack", "xnnpack"),
+    (r"tflite.*ruy|tflite cpu", "ruy"),
+    (r"armnn", "armnn"),
+    (r"ncnn cpu", "ncnn"),
+    (r"opencv dnn.*cpu", "opencv"),
+    (r"onnx runtime", "onnxruntime"),
+    (r"cube|stedge|nucleo|plumerai|hale|cmsis|microtvm|onnc|micro|tinyengine|hardware-aware", "mcu"),
+)
+_FLOATS = ("fp32", "fp16", "tf32", "unspecified")
+_MACBOOK = "macbook_pro_m1-tflite"
+"""One submission's integer rows are corrupt; the other laptop's are taken."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A device with its runtime, threads and precision.
+
+    Attributes:
+        device: An identifier of the hardware.
+        runtime: As it was published.
+        threads: None where that was not published.
+        precision: Of what it is given.
+        published_precision: As it was published: floats may be computed in half precision.
+    """
+
+    device: str
+    runtime: str
+    threads: int | None
+    precision: Precision
+    published_precision: str
+
+    @classmethod
+    def of(cls, row: PublishedLatency) -> System | None:
+        """The system of a row; None where nothing can be fitted to it."""
+        if row.precision in _FLOATS:
+            precision: Precision = "fp32"
+        elif row.precision == "int8":
+            precision = "int8"
+        else:
+            return None
+        found = cls(row.device, row.runtime, row.threads, precision, row.precision)
+        return found if found.family and _MACBOOK not in row.runtime else None
+
+    @cached_property
+    def family(self) -> str:
+        """Of runtimes that share their kernels, or empty where none is known."""
+        text = self.runtime.lower()
+        return next((name for pattern, name in _RUNTIMES if re.search(pattern, text)), "")
+
+    @property
+    def world(self) -> World:
+        """Systems of one world are fitted together."""
+        return _WORLDS.get(self.family, "cpu")
+
+    @property
+    def group(self) -> str:
+        """Systems whose kernels are alike: those of one family of runtimes in one precision."""
+        half = "16" if self.published_precision in ("fp16", "tf32") else ""
+        return f"{self.family} {self.precision}{half}"
+
+    @property
+    def fusion(self) -> tuple[str, ...]:
+        """The rules that its kernels are made by."""
+        if self.family == "eager":
+            return ("direct",)
+        if self.world == "accelerator":
+            return ("direct", "activation", "epilogue")
+        return ("direct", "activation")
+
+    @property
+    def keeps_norms(self) -> bool:
+        """Whether batch normalization is a kernel of its own."""
+        return self.family == "eager"
+
+
+def by_system(rows: Iterable[PublishedLatency]) -> dict[System, list[PublishedLatency]]:
+    """Rows by the system they were measured on; those of none are left out."""
+    found: dict[System, list[PublishedLatency]] = {}
+    for row in rows:
+        if (system := System.of(row)) is not None:
+            found.setdefault(system, []).append(row)
+    return found
