@@ -17,7 +17,7 @@ from kneepoint.hardware_models.cost import Cost, transfer_ms
 from kneepoint.hardware_models.device import SCALING_ERROR, Device
 from kneepoint.hardware_models.price_table import DECIDED, Floats, PriceTable, RowPrices, Totals
 from kneepoint.hardware_models.roofline import Roofline
-from kneepoint.hardware_models.workload import Workload
+from kneepoint.hardware_models.workload import Integers, Workload
 from kneepoint.tasks.errors import DeviceError
 
 Unpriced = Literal["bound", "refuse"]
@@ -79,6 +79,27 @@ class CostModel:
         self._check(workload, prices)
         return prices.latency_ms
 
+    def latencies_of_many(self, kernels: Workload, rows: Integers, lengths: Integers) -> tuple[Floats, Floats]:
+        """Milliseconds of many networks and their standard errors, both (networks,).
+
+        Args:
+            kernels: Distinct ones, each with the place it stands in where that counts.
+            rows: (kernels of all networks,) which of them each is, one network after the other.
+            lengths: (networks,) how many kernels belong to each.
+
+        Raises:
+            DeviceError: If a kernel has no price and the model is told to refuse.
+        """
+        places = self.table.places(kernels)
+        self._check(kernels, self.table.prices(places))
+        totals = self.table.totals(places[rows], lengths)
+        return totals.latency_ms + self.floor_ms, self._errors(totals)
+
+    def _errors(self, totals: Totals) -> Floats:
+        """One standard error of each latency: what kernels share, what each has for itself, all that is bounded."""
+        common = self.common_error * (totals.latency_ms + self.floor_ms - totals.bounded_ms)
+        return np.asarray(np.sqrt(common**2 + totals.error_ms**2 + totals.bounded_ms**2))
+
     def _check(self, workload: Workload, prices: RowPrices) -> None:
         if self.unpriced == "refuse" and not prices.priced.all():
             raise DeviceError(_refusal(self.device, workload, prices))
@@ -89,23 +110,23 @@ class CostModel:
         places = [self.table.places(workload) for workload in workloads]
         lengths = np.array([len(workload) for workload in workloads], np.int64)
         totals = self.table.totals(np.concatenate(places), lengths)
+        errors = self._errors(totals)
         return [
-            self._cost(workload, self.table.prices(place), totals, index)
+            self._cost(workload, self.table.prices(place), totals, errors, index)
             for index, (workload, place) in enumerate(zip(workloads, places, strict=True))
         ]
 
-    def _cost(self, workload: Workload, prices: RowPrices, totals: Totals, index: int) -> Cost:
+    def _cost(self, workload: Workload, prices: RowPrices, totals: Totals, errors: Floats, index: int) -> Cost:
         self._check(workload, prices)
         device = self.device
         total, bounded = float(totals.latency_ms[index]), float(totals.bounded_ms[index])
         latency = total + self.floor_ms
         arena = arena_use(workload.buffers, device.memory)
         resident = 0 if device.memory.flash_mb else workload.resident_bytes
-        common = self.common_error * (latency - bounded)
         return Cost(
             device=device.name,
             latency_ms=latency,
-            latency_ms_error=float(np.sqrt(common**2 + totals.error_ms[index] ** 2 + bounded**2)),
+            latency_ms_error=float(errors[index]),
             energy_mj=device.power.active_w * latency if device.power else None,
             peak_memory_bytes=resident + arena.touched_bytes,
             reserved_memory_bytes=resident + arena.reserved_bytes,

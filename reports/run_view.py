@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -270,6 +270,15 @@ class RunView:
         return cls(
             path, _read_front(path), _read_trials(path), _parse_job(path, job_text), job_text, _read_sensitivities(path)
         )
+
+    def with_front(self, content: Mapping[str, object]) -> RunView:
+        """The same run with another front, which is checked as the file's own is.
+
+        Raises:
+            RunError: If it is malformed.
+        """
+        front = _validated(FrontFile, json.dumps(content).encode(), "the front", "write the run's own again")
+        return replace(self, front=front)
 
     @property
     def objectives(self) -> Sequence[ObjectiveEntry]:

@@ -15,6 +15,7 @@ from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
 ALL_BASELINES = "all baselines"
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError)
 
 
 def front_content(
@@ -70,10 +71,20 @@ def read_front(content: Mapping[str, Any]) -> Front:
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
         return Front(candidates, axes, teacher, bool(content["within_noise"]))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError) as error:
-        raise RunError(
-            f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
-        ) from error
+    except _MALFORMED as error:
+        raise _malformed(error) from error
+
+
+def read_candidates(content: Mapping[str, Any]) -> list[Candidate]:
+    """All candidates of ``front.json``, baselines among them.
+
+    Raises:
+        RunError: If the content is malformed.
+    """
+    try:
+        return [_read_candidate(entry) for entry in content["candidates"]]
+    except _MALFORMED as error:
+        raise _malformed(error) from error
 
 
 def device_front(front: Front, device: str | None) -> Front:
@@ -83,6 +94,12 @@ def device_front(front: Front, device: str | None) -> Front:
         InputError: If no objective of the run is about the device.
     """
     return front if device is None else front.for_device(device)
+
+
+def _malformed(error: BaseException) -> RunError:
+    return RunError(
+        f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
+    )
 
 
 def _baselines(baselines: Mapping[str, Sequence[Candidate]], axes: Sequence[Axis]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from kneepoint.search.running_front import RunningFront
 from kneepoint.search.samplers import anchors, sampler_named
 from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.search.stopping import Stopping
+from kneepoint.search.stored_workloads import WorkloadKeeper
 from kneepoint.search.trials import Trials
 from kneepoint.search.workers.assignment import Assignment
 
@@ -49,6 +50,7 @@ class SearchLoop:
         mirror: Told of every candidate, with the violations of its constraints.
         climb: Takes candidates to the next fidelity in the second half of the search.
         spent: Seconds of the budget that are gone before it begins.
+        keeper: Keeps kernels of what was measured while the search goes on.
 
     Attributes:
         climb: As given.
@@ -63,7 +65,9 @@ class SearchLoop:
         mirror: Mirror,
         climb: Climb,
         spent: float = 0.0,
+        keeper: WorkloadKeeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._trials = trials
         self._front = front
         self._progress = progress
@@ -105,6 +109,8 @@ class SearchLoop:
             self._tell_progress()
             while dispatcher.room and self._begin():
                 pass
+            if self._keeper is not None:
+                self._keeper.work(lambda: self._trials.log.records)
             for record in dispatcher.finished():
                 self._take(record)
         self._tell_the_rest()

@@ -155,8 +155,12 @@ class Trials:
             scores=record.scores,
             fidelity=record.fidelity,
             feasible=self.job.constraints.holds(record.values, self.teacher_values, self._directions),
-            build=NetworkBuilder(self.evaluator, record),
+            build=self.builder(record),
         )
+
+    def builder(self, record: Record) -> NetworkBuilder:
+        """The way to the network of a record of a success."""
+        return NetworkBuilder(self.evaluator, record)
 
     def candidates(self, records: Iterable[Record]) -> list[Candidate]:
         """Those of the successes among ``records``."""
