@@ -370,6 +370,8 @@ def estimate(
         f"asks for {cost.reserved_memory_bytes / 1e6:.3g}), stored {cost.storage_bytes / 1e6:.3g} MB, transfer "
         f"{transfer}, coverage {cost.coverage:.0%}"
     )
+    for misfit in cost.misfits:
+        _print(f"does not fit: {misfit}")
 
 
 def show_front(directory: Path, device: str | None, as_json: bool, fidelity: str | None = None) -> None:

@@ -123,6 +123,7 @@ class CandidateEntry(Entry):
         scores: The scores by objective, of the fidelity named beside them.
         baseline: The baseline it belongs to; None for a candidate of the search.
         feasible: Whether it meets the constraints of the job.
+        misfits: Devices of the job that it does not fit.
         artifact: The path of its exported network inside the run directory, where there is one.
         test: Scores on the test split, which the search never saw.
     """
@@ -134,6 +135,7 @@ class CandidateEntry(Entry):
     fidelity: str
     baseline: str | None = None
     feasible: bool = True
+    misfits: list[str] = []
     artifact: str | None = None
     test: Scores | None = None
 

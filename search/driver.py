@@ -15,6 +15,7 @@ from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
 from kneepoint.search.climb import Climb
 from kneepoint.search.finalists import FINALISTS, TRAINED, checked_front, climbed
+from kneepoint.search.fitting import require_fitting
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
 from kneepoint.search.job import Job
@@ -118,6 +119,7 @@ class Driver:
 
     def _searched(self, trials: Trials) -> Result:
         """The result, with the study beside it."""
+        require_fitting(trials)
         spent = audition(trials, self.progress) / max(1, self.job.workers.count)
         with study_file(self.job, self.directory, trials.log) as study:
             climb, front = Climb("recovered", FINALISTS, trials), RunningFront(trials, self.directory, self.progress)

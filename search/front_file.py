@@ -37,7 +37,7 @@ def front_content(
     axes = front.axes
     fronts = {"all": front, **{device: front.for_device(device) for device in devices_of(axes)}}
     everything = {candidate.id: candidate for group in baselines.values() for candidate in group}
-    everything.update({candidate.id: candidate for candidate in front})
+    everything.update({candidate.id: candidate for candidate in front.everyone})
     return {
         "schema": "kneepoint.front/1",
         "task": task,
@@ -67,7 +67,7 @@ def read_front(content: Mapping[str, Any]) -> Front:
             Axis(entry["name"], entry["direction"], entry["unit"], Scale(**reference[entry["name"]]))
             for entry in content["objectives"]
         ]
-        members = set(content["fronts"]["all"])
+        members = {*content["fronts"]["all"], *(one for ids in content["fronts"].values() for one in ids)}
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
         return Front(candidates, axes, teacher, bool(content["within_noise"]))
@@ -122,6 +122,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "fidelity": candidate.fidelity,
         "baseline": candidate.baseline,
         "feasible": candidate.feasible,
+        "misfits": sorted(candidate.misfits),
         "artifact": candidate.artifact,
         "executed": _scores(candidate.executed),
         "test": _scores(candidate.test),
@@ -135,6 +136,7 @@ def _read_candidate(entry: Mapping[str, Any]) -> Candidate:
         scores={name: Score.from_json(score) for name, score in entry["scores"].items()},
         fidelity=as_fidelity(entry["fidelity"]),
         feasible=bool(entry["feasible"]),
+        misfits=frozenset(map(str, entry.get("misfits", ()))),
         baseline=entry["baseline"],
         artifact=entry["artifact"],
         executed=_read_scores(entry.get("executed")),

@@ -305,7 +305,7 @@ class _Verdict:
         values = {name: score.value for name, score in scores.items()}
         fits = not self.prices.misfits[candidate.policy.id]
         feasible = fits and self.constraints.holds(values, self.teacher, self.directions)
-        return replace(candidate, scores=scores, feasible=feasible)
+        return replace(candidate, scores=scores, feasible=feasible, misfits=frozenset())
 
 
 def _candidate(record: Record, known: Candidate | None, build: Build | None) -> Candidate:
