@@ -15,7 +15,7 @@ from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
 ALL_BASELINES = "all baselines"
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError)
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError)
 
 
 def front_content(
@@ -71,8 +71,8 @@ def read_front(content: Mapping[str, Any]) -> Front:
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
         return Front(candidates, axes, teacher, bool(content["within_noise"]))
-    except _MALFORMED as error:
-        raise _malformed(error) from error
+    except MALFORMED as error:
+        raise malformed(error) from error
 
 
 def read_candidates(content: Mapping[str, Any]) -> list[Candidate]:
@@ -83,8 +83,8 @@ def read_candidates(content: Mapping[str, Any]) -> list[Candidate]:
     """
     try:
         return [_read_candidate(entry) for entry in content["candidates"]]
-    except _MALFORMED as error:
-        raise _malformed(error) from error
+    except MALFORMED as error:
+        raise malformed(error) from error
 
 
 def device_front(front: Front, device: str | None) -> Front:
@@ -96,7 +96,8 @@ def device_front(front: Front, device: str | None) -> Front:
     return front if device is None else front.for_device(device)
 
 
-def _malformed(error: BaseException) -> RunError:
+def malformed(error: BaseException) -> RunError:
+    """What to say where reading a front's content raised one of ``MALFORMED``."""
     return RunError(
         f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
     )

@@ -22,7 +22,7 @@ from kneepoint.objectives.view import model_of
 from kneepoint.search.axis import Axis
 from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.front import Candidate, Front
-from kneepoint.search.front_file import ALL_BASELINES, front_content, read_candidates, read_front
+from kneepoint.search.front_file import ALL_BASELINES, MALFORMED, front_content, malformed, read_candidates, read_front
 from kneepoint.search.job import Job
 from kneepoint.search.record import FIDELITIES, Fidelity, Record, as_fidelity
 from kneepoint.search.run_directory import RunDirectory
@@ -100,7 +100,12 @@ class Repricing:
             InputError: If nothing was measured at that fidelity.
             RunError: If kernels are missing that cannot be made again, or the front is malformed.
         """
-        chosen = fidelity or self._own_fidelity()
+        try:
+            return self._front(fidelity or self._own_fidelity(), build)
+        except MALFORMED as error:
+            raise malformed(error) from error
+
+    def _front(self, chosen: Fidelity, build: Build | None) -> Repriced:
         records = self._measured(chosen)
         if not records:
             raise InputError(f"nothing was measured as {chosen!r}; the run has {self._fidelities()}")
