@@ -8,47 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from kneepoint.hardware_models.device import Device
-from kneepoint.hardware_models.limits import Misfit, misfits
-from kneepoint.hardware_models.many_workloads import arena_rules, cost_of_many
 from kneepoint.objectives.costs import Energy, Latency, OnDevice, PeakMemory
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import COST_MARGIN, Direction, Scale
-from kneepoint.objectives.view import model_of
 from kneepoint.search.axis import Axis
+from kneepoint.search.device_prices import DevicePrices, Prices, Say
 from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import ALL_BASELINES, MALFORMED, front_content, malformed, read_candidates, read_front
 from kneepoint.search.job import Job
 from kneepoint.search.record import FIDELITIES, Fidelity, Record, as_fidelity
 from kneepoint.search.run_directory import RunDirectory
-from kneepoint.search.stored_workloads import StoredWorkloads, lowered
+from kneepoint.search.trial_lines import TrialLine, trial_lines
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import InputError, KneepointError, RunError
+from kneepoint.tasks.errors import InputError
 from kneepoint.tasks.metrics import Score
 
 _PRICED: tuple[type[OnDevice], ...] = (Latency, Energy, PeakMemory)
 _TEACHER = Policy.build()
 
-Say = Callable[[str], None]
 Build = Callable[[Record], NetworkBuilder]
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What policies cost on a device.
-
-    Attributes:
-        scores: By policy id, of every objective that is about the device.
-        misfits: By policy id, the limits of the device that it exceeds; those that fit have none.
-    """
-
-    scores: Mapping[str, Mapping[str, Score]]
-    misfits: Mapping[str, tuple[Misfit, ...]]
 
 
 @dataclass(frozen=True)
@@ -82,12 +65,10 @@ class Repricing:
     def __init__(self, directory: RunDirectory, device: Device, job: Callable[[], Job], say: Say | None = None) -> None:
         self.directory = directory
         self.device = device
-        self._load_job = job
-        self._say = say or _say_nothing
         self.content = directory.read_front()
         self.own = read_front(self.content)
-        self.records = directory.log().records
-        self._stored = StoredWorkloads(directory)
+        self.lines = trial_lines(directory.log_file)
+        self._prices = DevicePrices(directory, device, job, say)
 
     def front(self, fidelity: Fidelity | None = None, build: Build | None = None) -> Repriced:
         """The front of what was measured at one fidelity.
@@ -106,27 +87,45 @@ class Repricing:
             raise malformed(error) from error
 
     def _front(self, chosen: Fidelity, build: Build | None) -> Repriced:
-        records = self._measured(chosen)
-        if not records:
+        lines = self._measured(chosen)
+        if not lines:
             raise InputError(f"nothing was measured as {chosen!r}; the run has {self._fidelities()}")
         baselines = self._baselines()
-        policies = [record.policy for record in records]
-        policies += [one.policy for group in baselines.values() for one in group]
-        prices = self._prices({policy.id: policy for policy in (_TEACHER, *policies)})
+        prices = self._prices.of(self._kinds(), _policies(lines, baselines))
         axes = self._axes(prices)
         teacher = self._teacher(prices)
         values = {name: score.value for name, score in teacher.items()}
         verdict = _Verdict.of(self.content["constraints"], self._directions, values, prices)
-        known = {(one.policy.id, one.fidelity): one for one in self.own}
-        candidates = [
-            verdict.on(_candidate(record, known.get((record.policy.id, record.fidelity)), build)) for record in records
-        ]
-        front = Front([one for one in candidates if one.feasible], axes, values, self.own.within_noise)
-        rated = {name: [verdict.on(one) for one in group] for name, group in baselines.items()}
+        sketches = [verdict.on(_sketch(line, chosen), line.policy_id) for line in lines]
+        sketched = Front([one for one in sketches if one.feasible], axes, values, self.own.within_noise)
+        members = self._members(sketched, {line.policy_id: line for line in lines}, build)
+        front = Front(members, axes, values, self.own.within_noise)
+        rated = {name: [verdict.on(one, one.policy.id) for one in group] for name, group in baselines.items()}
         texts = [entry.text for entry in verdict.constraints.comparisons]
         content = front_content(str(self.content["task"]), front, rated, teacher, texts)
-        content["repriced"] = self._facts(chosen, candidates, verdict, prices)
+        content["repriced"] = self._facts(chosen, sketches, verdict, prices)
         return Repriced(front, content, tuple(content["repriced"]["notes"]))
+
+    def _members(
+        self, sketches: Sequence[Candidate], lines: Mapping[str, TrialLine], build: Build | None
+    ) -> list[Candidate]:
+        """Sketches with their policies, the artifacts that the run's own front has of them, and ways to build them."""
+        known = {(one.policy.id, one.fidelity): one for one in self.own.everyone}
+        found = []
+        for one in sketches:
+            record = lines[one.id].record()
+            other = known.get((one.id, one.fidelity), one)
+            found.append(
+                replace(
+                    one,
+                    policy=record.policy,
+                    artifact=other.artifact,
+                    executed=other.executed,
+                    test=other.test,
+                    build=None if build is None else build(record),
+                )
+            )
+        return found
 
     def _own_fidelity(self) -> Fidelity:
         """The highest among the members of the run's own front."""
@@ -134,19 +133,13 @@ class Repricing:
         return FIDELITIES[max(reached, default=0)]
 
     def _fidelities(self) -> str:
-        found = {record.fidelity for record in self.records if record.scores is not None and record.baseline is None}
+        found = {line.fidelity for line in self.lines if line.scores is not None and line.baseline is None}
         return ", ".join(name for name in FIDELITIES if name in found) or "none"
 
-    def _measured(self, fidelity: Fidelity) -> list[Record]:
+    def _measured(self, fidelity: Fidelity) -> list[TrialLine]:
         """The search's own successes, measured on all samples."""
-        return [
-            record
-            for record in self.records
-            if record.fidelity == fidelity
-            and record.scores is not None
-            and record.baseline is None
-            and record.samples is None
-        ]
+        found = (line for line in self.lines if line.fidelity == fidelity and line.baseline is None)
+        return [line for line in found if line.scores is not None and line.is_whole]
 
     def _baselines(self) -> dict[str, list[Candidate]]:
         by_id = {one.id: one for one in read_candidates(self.content)}
@@ -158,62 +151,6 @@ class Repricing:
         prefixes = {axis.name.partition("@")[0] for axis in self.own.axes}
         found = [kind for kind in _PRICED if kind is Latency or kind.prefix in prefixes]
         return [kind for kind in found if kind is not Energy or self.device.power is not None]
-
-    def _prices(self, policies: Mapping[str, Policy]) -> Prices:
-        file = self._stored.file(self.device.fusion, [arena_rules(self.device.memory)])
-        missing = {key: policy for key, policy in policies.items() if key not in file}
-        if missing:
-            self._make(missing, file.damaged)
-        keys = list(policies)
-        costs = cost_of_many(model_of(self.device), file.workloads(keys))
-        ratio = costs.latency_ms_error / costs.latency_ms
-        energy = costs.energy_mj if costs.energy_mj is not None else np.full(len(keys), np.nan)
-        columns = {
-            Latency: (costs.latency_ms, costs.latency_ms_error),
-            Energy: (energy, energy * ratio),
-            PeakMemory: (costs.peak_memory_bytes / 1e6, None),
-        }
-        named = {f"{kind.prefix}@{self.device.name}": columns[kind] for kind in self._kinds()}
-        scores = {
-            key: {
-                name: Score(float(values[row]), None if errors is None else float(errors[row]))
-                for name, (values, errors) in named.items()
-            }
-            for row, key in enumerate(keys)
-        }
-        sizes = zip(keys, costs.storage_bytes.tolist(), costs.peak_memory_bytes.tolist(), strict=True)
-        return Prices(scores, {key: misfits(self.device, stored, peak) for key, stored, peak in sizes})
-
-    def _make(self, missing: Mapping[str, Policy], damaged: str | None) -> None:
-        """Lower policies whose kernels are not in the run directory, and keep them there."""
-        why = f" ({self._stored.folder.name}/ is damaged: {damaged})" if damaged else ""
-        self._say(f"the run directory lacks the kernels of {len(missing)} policies{why}: loading the task to trace it")
-        job = self._job(len(missing))
-        rules = self._stored.file(self.device.fusion).rules
-        made = {key: lowered(job.space, policy, [rules])[rules] for key, policy in missing.items()}
-        try:
-            self._stored.keep(rules, made)
-        except OSError as error:
-            raise RunError(
-                f"cannot write {self._stored.folder}: {error.strerror}; make room, or copy the run to where you may "
-                "write"
-            ) from error
-
-    def _job(self, count: int) -> Job:
-        try:
-            job = self._load_job()
-        except KneepointError as error:
-            raise RunError(
-                f"{self.device.name} needs the kernels of {count} policies that {self._stored.folder} does not hold, "
-                f"and the task that they could be made from cannot be loaded: {error}"
-            ) from error
-        saved = self.directory.read_job().get("fingerprint")
-        if job.task.fingerprint() != saved:
-            raise RunError(
-                f"the task of {self.directory.path} is another now (its teacher or validation data changed), so the "
-                "kernels of its policies cannot be made again; bring back the task as it was"
-            )
-        return job
 
     def _axes(self, prices: Prices) -> list[Axis]:
         """Those of no device as the run has them; in place of the others, or behind them, the new device's."""
@@ -236,13 +173,13 @@ class Repricing:
         """Which way is better; of what is no objective the job alone may say."""
         found = {axis.name: axis.direction for axis in self.own.axes}
         if not set(names) <= found.keys():
-            found.update({entry.name: entry.direction for entry in self._job(0).scored})
+            found.update({entry.name: entry.direction for entry in self._prices.job(0).scored})
         return found
 
     def _facts(
         self, fidelity: Fidelity, candidates: Sequence[Candidate], verdict: _Verdict, prices: Prices
     ) -> dict[str, Any]:
-        broken = {one.policy.id: list(map(str, prices.misfits[one.policy.id])) for one in candidates}
+        broken = {one.id: list(map(str, prices.misfits[one.id])) for one in candidates}
         dropped = [axis.name for axis in self.own.axes if axis.device and axis.device != self.device.name]
         facts = {
             "device": self.device.name,
@@ -304,23 +241,32 @@ class _Verdict:
         left_out = tuple(entry.text for entry in every if "@" in entry.objective)
         return cls(kept, left_out, directions(kept.objectives), teacher, prices)
 
-    def on(self, candidate: Candidate) -> Candidate:
-        """The candidate with its prices, and whether it may be there."""
-        scores = {**candidate.scores, **self.prices.scores[candidate.policy.id]}
+    def on(self, candidate: Candidate, policy_id: str) -> Candidate:
+        """The candidate with the prices of its policy, and whether it may be there."""
+        scores = {**candidate.scores, **self.prices.scores[policy_id]}
         values = {name: score.value for name, score in scores.items()}
-        fits = not self.prices.misfits[candidate.policy.id]
+        fits = not self.prices.misfits[policy_id]
         feasible = fits and self.constraints.holds(values, self.teacher, self.directions)
         return replace(candidate, scores=scores, feasible=feasible, misfits=frozenset())
 
 
-def _candidate(record: Record, known: Candidate | None, build: Build | None) -> Candidate:
-    """A record as a candidate, with the artifact that the run's own front has of it."""
-    found = known or Candidate(record.policy.id, record.policy, record.scores or {}, record.fidelity)
-    return found if build is None else replace(found, build=build(record))
+def _sketch(line: TrialLine, fidelity: Fidelity) -> Candidate:
+    """A candidate as far as a front has to know it: its policy is read when it is a member."""
+    return Candidate(line.policy_id, _TEACHER, line.scores or {}, fidelity)
 
 
-def _say_nothing(line: str) -> None:
-    del line
+def _policies(
+    lines: Sequence[TrialLine], baselines: Mapping[str, Sequence[Candidate]]
+) -> dict[str, Callable[[], Policy]]:
+    """The way to every policy that has to be priced, by its id."""
+    found: dict[str, Callable[[], Policy]] = {_TEACHER.id: lambda: _TEACHER}
+    found.update({one.policy.id: partial(getattr, one, "policy") for group in baselines.values() for one in group})
+    found.update({line.policy_id: partial(_policy, line) for line in lines})
+    return found
+
+
+def _policy(line: TrialLine) -> Policy:
+    return line.record().policy
 
 
 def fidelity_named(name: str | None) -> Fidelity | None:
