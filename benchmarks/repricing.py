@@ -74,7 +74,8 @@ def make_run(folder: Path, count: int, devices: list[Device]) -> dict[str, float
     stored, spent = StoredWorkloads(directory), 0.0
     for rules, arenas in runtimes.items():
         stored.file(rules, arenas)
-    log, candidates = [], []
+    log: list[Record] = []
+    candidates: list[Candidate] = []
     for policy in listed:
         start = time.perf_counter()
         table = lower(network, policy)
@@ -144,7 +145,7 @@ def calibrated() -> Device:
     joined = _joined(listed)
     microseconds *= 1 + 0.3 * (joined.surroundings[:, 0] > _LARGE) + 0.05 * draw.random(len(joined))
     networks = np.repeat(np.arange(len(listed)), [len(workload) for workload in listed])
-    total = np.bincount(networks, microseconds) + 20.0
+    total = np.asarray(np.bincount(networks, microseconds) + 20.0, np.float64)
     fitted = fit(SampleTable(joined, networks, microseconds, total, np.ones(len(listed), np.bool_))).model
     return Device.model_validate(
         {**device.model_dump(), "name": "calibrated", "calibration": {"threads": {"1": fitted.to_json()}}, "threads": 1}
@@ -156,11 +157,12 @@ def _joined(listed: list[Workload]) -> Workload:
         "kind", "format", "layout", "macs", "input_bytes", "weight_bytes", "output_bytes", "elements", "geometry",
         "surroundings",
     )  # fmt: skip
+    columns: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in listed]) for name in arrays}
     return replace(
         rows_of(listed[0], []),
         names=tuple(name for workload in listed for name in workload.names),
         functions=tuple(name for workload in listed for name in workload.functions),
-        **{name: np.concatenate([getattr(workload, name) for workload in listed]) for name in arrays},
+        **columns,
     )
 
 

@@ -198,6 +198,8 @@ class Repricing:
         notes = [f"priced {count} candidates measured as {fidelity!r} on {device}; nothing was measured anew"]
         if fidelity != "ptq" and cheap > count:
             notes.append(f"{cheap} were measured before they were trained: --fidelity ptq shows their front")
+        if stopped := sum(line.fidelity == fidelity and not line.is_whole for line in self.lines):
+            notes.append(f"{stopped} more were stopped early, because candidates surely dominated them where they ran")
         if facts["constraints_left_out"]:
             listed = ", ".join(facts["constraints_left_out"])
             notes.append(f"constraints on other devices do not apply: {listed}")
@@ -245,9 +247,9 @@ class _Verdict:
         """The candidate with the prices of its policy, and whether it may be there."""
         scores = {**candidate.scores, **self.prices.scores[policy_id]}
         values = {name: score.value for name, score in scores.items()}
-        fits = not self.prices.misfits[policy_id]
-        feasible = fits and self.constraints.holds(values, self.teacher, self.directions)
-        return replace(candidate, scores=scores, feasible=feasible, misfits=frozenset())
+        exceeded = frozenset(one.device for one in self.prices.misfits[policy_id])
+        feasible = not exceeded and self.constraints.holds(values, self.teacher, self.directions)
+        return replace(candidate, scores=scores, feasible=feasible, misfits=exceeded)
 
 
 def _sketch(line: TrialLine, fidelity: Fidelity) -> Candidate:
