@@ -150,11 +150,17 @@ def resume(
 @reported
 def front(
     directory: RunArgument,
-    device: Annotated[str | None, typer.Option("--device", help="The front of one device of the run.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="The front of one device: the run's own, or any other, priced now.")
+    ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option("--fidelity", help="With --device: of candidates measured as ptq, recovered or full."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the front beside its baselines."""
-    show_front(directory, device, as_json)
+    """Show the front beside its baselines; on a device that the run did not know, of everything it measured."""
+    show_front(directory, device, as_json, fidelity)
 
 
 @app.command()
@@ -191,13 +197,16 @@ def export(
     where: Annotated[
         str | None, typer.Option("--where", help="A condition such as 'latency_ms@raspberry-pi-4b <= 3'.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Pick from the front of this device, the run's own or any other.")
+    ] = None,
     target: Annotated[str, typer.Option("--target", help="What it is for.")] = "onnxruntime",
     as_json: JsonOption = False,
 ) -> None:
     """Write one candidate as ONNX, checked against its own scores."""
     from kneepoint.front_door import export_from
 
-    artifact = export_from(directory, pick, where, target, destination)
+    artifact = export_from(directory, pick, where, target, destination, device)
     manifest = json.loads((destination / "manifest.json").read_text())
     if as_json:
         _print_json({**manifest, "path": str(artifact.path)})
@@ -361,18 +370,26 @@ def estimate(
         f"asks for {cost.reserved_memory_bytes / 1e6:.3g}), stored {cost.storage_bytes / 1e6:.3g} MB, transfer "
         f"{transfer}, coverage {cost.coverage:.0%}"
     )
+    for misfit in cost.misfits:
+        _print(f"does not fit: {misfit}")
 
 
-def show_front(directory: Path, device: str | None, as_json: bool) -> None:
-    """Print a run's front as a table, or the content of ``front.json``."""
+def show_front(directory: Path, device: str | None, as_json: bool, fidelity: str | None = None) -> None:
+    """Print a run's front as a table, or the content of ``front.json``; of a foreign device, as it is priced now."""
     from kneepoint.reports import RunView, front_table, summary_lines
     from kneepoint.reports.rungs import rungs
+    from kneepoint.search.axis import devices_of
     from kneepoint.search.front_file import device_front, read_front
     from kneepoint.search.run_directory import RunDirectory
 
     content = RunDirectory(directory).read_front()
-    shown = device_front(read_front(content), device)
     view = RunView.read(directory)
+    if device is not None and (fidelity is not None or device not in devices_of(read_front(content).axes)):
+        content, device = _repriced(directory, device, fidelity)
+        view = view.with_front(content)
+    elif fidelity is not None:
+        raise InputError("--fidelity is about the front of a device: give it with --device")
+    shown = device_front(read_front(content), device)
     if as_json:
         facts = {"shown": {"device": device, "ids": [candidate.id for candidate in shown]}}
         _print_json({**content, **facts, "rungs": [rung.to_json() for rung in rungs(view)]})
@@ -380,6 +397,16 @@ def show_front(directory: Path, device: str | None, as_json: bool) -> None:
     _print(front_table(view, device))
     for line in summary_lines(view):
         _print(line)
+
+
+def _repriced(directory: Path, device: str, fidelity: str | None) -> tuple[dict[str, Any], str]:
+    """The content of ``front.json`` as it is on another device, and that device's name."""
+    from kneepoint.front_door import reprice
+
+    repriced = reprice(directory, device, fidelity, _say)
+    for note in repriced.notes:
+        _say(note)
+    return repriced.content, str(repriced.content["repriced"]["device"])
 
 
 def main() -> None:

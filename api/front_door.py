@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from kneepoint.deployment.exporting import Artifact, check_target, export_networ
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.devices import load_device
 from kneepoint.job_file import read_job_file, resolve_job, resumable
+from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.references import reference_to
 from kneepoint.reports import Inspection, LiveDisplay, write_report
+from kneepoint.search.axis import devices_of
 from kneepoint.search.callbacks import Callback
 from kneepoint.search.driver import Driver, Result, Status
 from kneepoint.search.evaluator import Evaluator, MeasuredBy, NetworkBuilder
@@ -25,11 +28,12 @@ from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import read_front
 from kneepoint.search.inspection import inspect_space
 from kneepoint.search.job import Job, check_budget
+from kneepoint.search.repricing import Repriced, Repricing, fidelity_named
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.time_estimate import Effort
 from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import JointSpace, joint_space
-from kneepoint.tasks.errors import InputError, RunError, SpaceError
+from kneepoint.tasks.errors import DeviceError, InputError, RunError, SpaceError
 from kneepoint.tasks.task import Task
 
 
@@ -227,13 +231,49 @@ def resume(out: str | Path, progress: bool = True, overrides: Mapping[str, Any] 
     return run_job(_job_of(Path(out), overrides), Path(out), progress)
 
 
-def open_front(out: str | Path) -> Front:
+def open_front(out: str | Path, device: str | Path | Device | None = None) -> Front:
     """The front of a finished or interrupted run, without its task.
+
+    Args:
+        out: The run directory.
+        device: Whose front, if not that over all objectives; one that the run did not know prices all candidates anew.
 
     Raises:
         RunError: If there is no front, or it is malformed.
+        DeviceError: If there is no such device.
     """
-    return read_front(RunDirectory(Path(out)).read_front())
+    own = read_front(RunDirectory(Path(out)).read_front())
+    if device is None:
+        return own
+    if _is_own(own, device):
+        return own.for_device(str(device))
+    return reprice(out, device).front
+
+
+def reprice(
+    out: str | Path,
+    device: str | Path | Device,
+    fidelity: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Repriced:
+    """Everything that a run measured, priced on a device that it did not know, with its front there.
+
+    Nothing is measured. The task is loaded only where the run directory lacks kernels, as those of older runs do.
+
+    Args:
+        out: The run directory.
+        device: A name that ``kneepoint devices list`` shows, the path of a device file, or a device.
+        fidelity: How candidates were measured (``ptq``, ``recovered``, ``full``); by default as on the run's own front.
+        say: Told of work that takes a while.
+
+    Raises:
+        InputError: If there is no such run, device or fidelity.
+        RunError: If kernels are missing, and the task that they could be made from cannot be loaded or changed.
+    """
+    chosen = fidelity_named(fidelity)
+    found = device if isinstance(device, Device) else _device_of(out, device)
+    job = partial(_job_of, Path(out), run_task=False)
+    return Repricing(RunDirectory(Path(out)), found, job, say).front(chosen)
 
 
 def export(candidate: Candidate, directory: str | Path, target: str = "onnxruntime") -> Artifact:
@@ -260,15 +300,30 @@ def export(candidate: Candidate, directory: str | Path, target: str = "onnxrunti
     )
 
 
-def export_from(out: str | Path, pick: str, where: str | None, target: str, destination: str | Path) -> Artifact:
+def export_from(
+    out: str | Path,
+    pick: str,
+    where: str | None,
+    target: str,
+    destination: str | Path,
+    device: str | Path | Device | None = None,
+) -> Artifact:
     """Export a candidate of a run on disk.
 
+    Args:
+        out: The run directory.
+        pick: Of its front.
+        where: What the candidate has to meet; a device that the run did not know may be named in it.
+        target: What it is for.
+        destination: The folder to write.
+        device: Whose front to pick from.
+
     Raises:
-        InputError: If the run, the pick or the target is wrong.
+        InputError: If the run, the pick, the device or the target is wrong.
         ParityError: If the runtime does not reach the simulated score.
     """
     check_target(target)
-    chosen = open_front(out).pick(pick, where)
+    chosen = open_front(out, device if device is not None else _foreign_device(out, where)).pick(pick, where)
     job = _job_of(Path(out))
     directory = RunDirectory(Path(out))
     record = directory.log().find(chosen.policy.id, chosen.fidelity)
@@ -296,14 +351,42 @@ def _listed(devices: Sequence[str | Device]) -> Sequence[str | Device]:
     return devices
 
 
-def _job_of(out: Path, overrides: Mapping[str, Any] | None = None) -> Job:
+def _is_own(own: Front, device: str | Path | Device) -> bool:
+    """Whether the front has objectives about a device of that name."""
+    return isinstance(device, str) and device in devices_of(own.axes)
+
+
+def _device_of(out: str | Path, device: str | Path) -> Device:
+    """The device; an error names those of the run, too."""
+    try:
+        return load_device(device)
+    except DeviceError as error:
+        own = devices_of(read_front(RunDirectory(Path(out)).read_front()).axes)
+        raise DeviceError(f"{error}; the run itself is about {', '.join(own) or 'no device'}") from error
+
+
+def _foreign_device(out: str | Path, where: str | None) -> str | None:
+    """The device that a condition names and the run did not know.
+
+    Raises:
+        InputError: If there are two of them, which no front is about.
+    """
+    own = devices_of(open_front(out).axes)
+    named = {name.partition("@")[2] for name in (Condition.parse(where).objectives if where else [])}
+    foreign = sorted(named - {"", *own})
+    if len(foreign) > 1:
+        raise InputError(f"a condition names one device that the run did not know; got {', '.join(foreign)}")
+    return foreign[0] if foreign else None
+
+
+def _job_of(out: Path, overrides: Mapping[str, Any] | None = None, run_task: bool = True) -> Job:
     saved, given = RunDirectory(out).read_job(), dict(overrides or {})
     if isinstance(given.get("workers"), int):
         given["workers"] = {**saved.get("workers", {}), "count": given["workers"]}
     if given.get("ray") == "none":
         given["ray"] = None
     resolved = {**saved, **given}
-    return resolve_job(resumable(resolved), Path.cwd())
+    return resolve_job(resumable(resolved), Path.cwd(), run_task=run_task)
 
 
 def _observer(display: LiveDisplay | None) -> Callable[[Status], None]:

@@ -10,6 +10,7 @@ import numpy as np
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.energy import kernel_watts
 from kneepoint.hardware_models.kernels import FORMATS
+from kneepoint.hardware_models.limits import Misfit, misfits
 from kneepoint.hardware_models.price_table import DECIDED, RowPrices
 from kneepoint.hardware_models.workload import Workload
 
@@ -86,6 +87,11 @@ class Cost:
         """The kernels that are only bounded."""
         return tuple(kernel for kernel in self.kernels if not kernel.priced)
 
+    @property
+    def misfits(self) -> tuple[Misfit, ...]:
+        """The limits of the device that the network exceeds; empty where it fits."""
+        return misfits(self._device, self.storage_bytes, self.peak_memory_bytes)
+
     def to_json(self) -> dict[str, Any]:
         """The facts as ``kneepoint devices estimate --json`` prints them."""
         kernels = self.kernels
@@ -99,6 +105,8 @@ class Cost:
             "storage_bytes": self.storage_bytes,
             "transfer_ms": self.transfer_ms,
             "coverage": self.coverage,
+            "fits": not self.misfits,
+            "misfits": [str(one) for one in self.misfits],
             "unpriced": [{"name": kernel.name, "why": kernel.why} for kernel in kernels if not kernel.priced],
             "kernels": [dict(vars(kernel)) for kernel in kernels],
         }

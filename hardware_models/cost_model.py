@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kneepoint.hardware_models.arena import arena_use
 from kneepoint.hardware_models.calibrated import LatencyModel
@@ -18,9 +19,9 @@ from kneepoint.hardware_models.device import SCALING_ERROR, Device
 from kneepoint.hardware_models.energy import watts
 from kneepoint.hardware_models.kernels import FORMATS
 from kneepoint.hardware_models.price_table import DECIDED, Floats, PriceTable, RowPrices, Totals
-from kneepoint.hardware_models.refined import Refined, streamed_seconds
+from kneepoint.hardware_models.refined import Refined, float_width, streamed_seconds
 from kneepoint.hardware_models.roofline import Roofline
-from kneepoint.hardware_models.workload import Workload
+from kneepoint.hardware_models.workload import Integers, Workload
 from kneepoint.tasks.errors import DeviceError
 
 Unpriced = Literal["bound", "refuse"]
@@ -82,6 +83,43 @@ class CostModel:
         self._check(workload, prices)
         return prices.latency_ms
 
+    def latencies_of_many(
+        self, kernels: Workload, rows: Integers, lengths: Integers
+    ) -> tuple[Floats, Floats, Floats | None]:
+        """Milliseconds of many networks, their standard errors, and millijoules, each (networks,).
+
+        The last is None where the device's power is unknown.
+
+        Args:
+            kernels: Distinct ones, each with the place it stands in where that counts.
+            rows: (kernels of all networks,) which of them each is, one network after the other.
+            lengths: (networks,) how many kernels belong to each.
+
+        Raises:
+            DeviceError: If a kernel has no price and the model is told to refuse.
+        """
+        places = self.table.places(kernels)
+        self._check(kernels, self.table.prices(places))
+        totals = self.table.totals(places[rows], lengths)
+        return self._latencies(totals), self._errors(totals), self._energies(totals)
+
+    def _latencies(self, totals: Totals) -> Floats:
+        """Kernels, the floor of an inference, and weights that the accelerator has no room for."""
+        streamed = streamed_seconds(self.device, totals.weight_bytes) * 1e3
+        return np.asarray(totals.latency_ms + self.floor_ms + streamed)
+
+    def _energies(self, totals: Totals) -> Floats | None:
+        """Millijoules, or None where the power of the device is unknown."""
+        if self.device.power is None:
+            return None
+        beside = self._latencies(totals) - totals.latency_ms
+        return np.asarray(totals.energy_mj + self.device.power.active_w * beside)
+
+    def _errors(self, totals: Totals) -> Floats:
+        """One standard error of each latency: what kernels share, what each has for itself, all that is bounded."""
+        common = totals.shared_ms + self.common_error * (self._latencies(totals) - totals.latency_ms)
+        return np.asarray(np.sqrt(common**2 + totals.error_ms**2 + totals.bounded_ms**2))
+
     def _check(self, workload: Workload, prices: RowPrices) -> None:
         if self.unpriced == "refuse" and not prices.priced.all():
             raise DeviceError(_refusal(self.device, workload, prices))
@@ -92,24 +130,25 @@ class CostModel:
         places = [self.table.places(workload) for workload in workloads]
         lengths = np.array([len(workload) for workload in workloads], np.int64)
         totals = self.table.totals(np.concatenate(places), lengths)
+        errors = self._errors(totals)
         return [
-            self._cost(workload, self.table.prices(place), totals, index)
+            self._cost(workload, self.table.prices(place), totals, errors, index)
             for index, (workload, place) in enumerate(zip(workloads, places, strict=True))
         ]
 
-    def _cost(self, workload: Workload, prices: RowPrices, totals: Totals, index: int) -> Cost:
+    def _cost(self, workload: Workload, prices: RowPrices, totals: Totals, errors: Floats, index: int) -> Cost:
         self._check(workload, prices)
         device = self.device
         total, bounded = float(totals.latency_ms[index]), float(totals.bounded_ms[index])
-        latency = total + self.floor_ms + streamed_seconds(device, workload) * 1e3
+        latency = float(self._latencies(totals)[index])
         arena = arena_use(workload.buffers, device.memory)
         resident = 0 if device.memory.flash_mb else workload.resident_bytes
-        common = self._common_error(workload, prices, latency - bounded)
+        energy = self._energies(totals)
         return Cost(
             device=device.name,
             latency_ms=latency,
-            latency_ms_error=float(np.sqrt(common**2 + totals.error_ms[index] ** 2 + bounded**2)),
-            energy_mj=watts(device, workload, prices) * latency if device.power else None,
+            latency_ms_error=float(errors[index]),
+            energy_mj=None if energy is None else float(energy[index]),
             peak_memory_bytes=resident + arena.touched_bytes,
             reserved_memory_bytes=resident + arena.reserved_bytes,
             storage_bytes=workload.storage_bytes,
@@ -126,13 +165,14 @@ class CostModel:
         slowdown = self.device.per_channel_slowdown or 1.0
         return np.where((rows.format == FORMATS.index("int8")) & (rows.weight_bytes > 0), slowdown, 1.0)
 
-    def _common_error(self, workload: Workload, prices: RowPrices, priced_ms: float) -> float:
-        """Milliseconds: one standard error that the priced kernels share, by the formats they compute in."""
-        errors = self.device.refined
-        if not errors or not prices.latency_ms.any():
-            return self.common_error * priced_ms
-        known = np.array([errors[name].relative_error if name in errors else self.common_error for name in FORMATS])
-        return float(np.average(known[workload.format], weights=prices.latency_ms)) * priced_ms
+    def _shared(self, rows: Workload, priced: NDArray[np.bool_]) -> Floats:
+        """(kernels,): one standard error as a fraction that all priced kernels share, by what they compute in."""
+        refined = self.device.refined
+        known = [refined[name].relative_error if name in refined else self.common_error for name in FORMATS]
+        if self._refined is None:
+            return np.where(priced, self.common_error, 0.0)
+        executed = self._refined.executed[rows.kind, rows.format]
+        return np.where(priced, np.where(executed >= 0, np.array(known)[executed], self.common_error), 0.0)
 
     def _price(self, rows: Workload) -> RowPrices:
         """The roofline prices what was not measured, a refined one first."""
@@ -150,7 +190,9 @@ class CostModel:
             error = np.where(known, self._measured.kernel_error * measured, self.device.relative_error * latency)
             error = np.where(known | roofline.priced, error, 0.0)  # what is bounded may be wrong as a whole
             latency, decided = np.where(known, measured, latency), np.where(known, _MEASUREMENTS, decided)
-        return RowPrices(latency, error, decided.astype(np.int8))
+        shared = self._shared(rows, decided != _NOTHING) * latency
+        energy, weights = watts(self.device, rows) * latency, float_width(self.device, rows) * rows.weight_bytes
+        return RowPrices(latency, error, decided.astype(np.int8), shared, energy, weights)
 
 
 def _calibrated(device: Device) -> tuple[LatencyModel | None, float]:

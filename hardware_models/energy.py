@@ -7,10 +7,10 @@ power mode hardly depends on the network, and time does (1.4 to 5 % of mean erro
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.kernels import FORMATS
-from kneepoint.hardware_models.price_table import RowPrices
 from kneepoint.hardware_models.workload import Workload
 
 
@@ -26,17 +26,10 @@ def kernel_watts(device: Device, kind: str, format_code: int) -> float:
     return device.power.by_format.get(executed, device.power.active_w)
 
 
-def watts(device: Device, workload: Workload, prices: RowPrices) -> float:
-    """The mean over the time of one inference.
-
-    Raises:
-        ValueError: If the power of the device is unknown.
-    """
+def watts(device: Device, rows: Workload) -> NDArray[np.float64]:
+    """(kernels,): watts while each kernel runs; 0 where the power of the device is unknown."""
     if device.power is None:
-        raise ValueError(f"the power of {device.name!r} is unknown")
-    if not device.power.by_format or not prices.latency_ms.any():
-        return device.power.active_w
-    by_kernel = [
-        kernel_watts(device, kind, code) for kind, code in zip(workload.kinds, workload.format.tolist(), strict=True)
-    ]
-    return float(np.average(by_kernel, weights=prices.latency_ms))
+        return np.zeros(len(rows))
+    if not device.power.by_format:
+        return np.full(len(rows), device.power.active_w)
+    return np.array([kernel_watts(device, kind, code) for kind, code in zip(rows.kinds, rows.format, strict=True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Decided = Literal["arithmetic", "bandwidth", "measurements", "publications", "nothing"]
 DECIDED: tuple[Decided, ...] = ("arithmetic", "bandwidth", "measurements", "publications", "nothing")
 """What gave a kernel its price; where it is nothing, the price is an upper bound."""
-_SUMS = 3
+_SUMS = 6
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,39 @@ class RowPrices:
         latency_ms: Milliseconds, or an upper bound of them.
         error_ms: One standard error that a kernel shares with no other.
         decided: int8, positions in ``DECIDED``.
+        shared_ms: One standard error that all priced kernels of a network share: theirs add up.
+        energy_mj: Millijoules; 0 where the device's power is unknown.
+        weight_bytes: Of its weight, as it is read.
     """
 
     latency_ms: Floats
     error_ms: Floats
     decided: NDArray[np.int8]
+    shared_ms: Floats
+    energy_mj: Floats
+    weight_bytes: Floats
+
+    @classmethod
+    def none(cls) -> RowPrices:
+        """Of no kernels."""
+        empty = np.zeros(0)
+        return cls(empty, empty, np.zeros(0, np.int8), empty, empty, empty)
+
+    def at(self, places: Integers) -> RowPrices:
+        """Those of some kernels."""
+        return RowPrices(*(getattr(self, entry.name)[places] for entry in fields(self)))
+
+    def followed_by(self, others: RowPrices) -> RowPrices:
+        """These, and then ``others``."""
+        names = [entry.name for entry in fields(self)]
+        return RowPrices(*(np.concatenate((getattr(self, name), getattr(others, name))) for name in names))
+
+    @property
+    def sums(self) -> Floats:
+        """(kernels, 6): what adds up over a network, in the order of ``Totals``."""
+        bounded = np.where(self.priced, 0.0, self.latency_ms)
+        columns = (self.latency_ms, bounded, self.error_ms**2, self.shared_ms, self.energy_mj, self.weight_bytes)
+        return np.stack(columns, axis=1)
 
     @property
     def priced(self) -> NDArray[np.bool_]:
@@ -48,11 +76,17 @@ class Totals:
         latency_ms: Sum over its kernels.
         bounded_ms: The part of it that is only bounded.
         error_ms: Root of the sum of squares of its kernels' own errors.
+        shared_ms: Sum of the errors that its kernels share.
+        energy_mj: Sum over its kernels.
+        weight_bytes: Sum over its kernels.
     """
 
     latency_ms: Floats
     bounded_ms: Floats
     error_ms: Floats
+    shared_ms: Floats
+    energy_mj: Floats
+    weight_bytes: Floats
 
 
 class PriceTable:
@@ -69,7 +103,7 @@ class PriceTable:
         self._known: dict[bytes, int] = {}
         self._words: dict[str, int] = {}
         self._places: WeakKeyDictionary[Workload, Integers] = WeakKeyDictionary()
-        self._prices = RowPrices(np.zeros(0), np.zeros(0), np.zeros(0, np.int8))
+        self._prices = RowPrices.none()
         self._sums = np.zeros((0, _SUMS))
 
     def __len__(self) -> int:
@@ -87,8 +121,7 @@ class PriceTable:
 
     def prices(self, places: Integers) -> RowPrices:
         """The prices at ``places``."""
-        found = self._prices
-        return RowPrices(found.latency_ms[places], found.error_ms[places], found.decided[places])
+        return self._prices.at(places)
 
     def totals(self, places: Integers, lengths: Integers) -> Totals:
         """The sums over consecutive runs of kernels.
@@ -102,17 +135,12 @@ class PriceTable:
         if held.any():
             starts = (np.cumsum(lengths) - lengths)[held]
             sums[held] = np.add.reduceat(np.take(self._sums, places, axis=0), starts, axis=0)
-        return Totals(sums[:, 0], sums[:, 1], np.sqrt(sums[:, 2]))
+        return Totals(sums[:, 0], sums[:, 1], np.sqrt(sums[:, 2]), *sums[:, 3:].T)
 
     def _add(self, new: dict[bytes, int], workload: Workload) -> None:
-        added, known = self._price(rows_of(workload, list(new.values()))), self._prices
-        self._prices = RowPrices(
-            np.concatenate((known.latency_ms, added.latency_ms)),
-            np.concatenate((known.error_ms, added.error_ms)),
-            np.concatenate((known.decided, added.decided)),
-        )
-        bounded = np.where(added.priced, 0.0, added.latency_ms)
-        self._sums = np.concatenate((self._sums, np.stack((added.latency_ms, bounded, added.error_ms**2), axis=1)))
+        added = self._price(rows_of(workload, list(new.values())))
+        self._prices = self._prices.followed_by(added)
+        self._sums = np.concatenate((self._sums, added.sums))
         for key in new:
             self._known[key] = len(self._known)
 

@@ -75,11 +75,19 @@ def _executed(device: Device) -> NDArray[np.int64]:
 _FP32 = FORMATS.index("fp32")
 
 
-def streamed_seconds(device: Device, rows: Workload) -> float:
-    """What reading the weights of a network takes that the accelerator has no room for, once an inference."""
+def float_width(device: Device, rows: Workload) -> Floats:
+    """(kernels,): what the bytes of a kernel are multiplied by, as the device holds its floats."""
+    return np.where(rows.format == _FP32, device.float_bytes / FP32_BYTES, 1.0)
+
+
+def streamed_seconds(device: Device, weight_bytes: Floats) -> Floats:
+    """What reading the weights of networks takes that the accelerator has no room for, once an inference.
+
+    Args:
+        device: With or without a memory for weights of its own.
+        weight_bytes: (networks,) of all their kernels.
+    """
     memory = device.on_chip_weights
     if memory is None:
-        return 0.0
-    scale = np.where(rows.format == _FP32, device.float_bytes / FP32_BYTES, 1.0)
-    beyond = float((rows.weight_bytes * scale).sum()) - memory.mb * 1e6
-    return max(beyond, 0.0) / (memory.stream_gb_s * 1e9)
+        return np.zeros_like(weight_bytes)
+    return np.maximum(weight_bytes - memory.mb * 1e6, 0.0) / (memory.stream_gb_s * 1e9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -73,6 +73,11 @@ class View:
         if device.digest not in self._costs:
             self._costs[device.digest] = model_of(device).cost(self.workload(device))
         return self._costs[device.digest]
+
+    def misfits(self, devices: Iterable[Device]) -> dict[str, float]:
+        """The devices that the candidate does not fit, each with what is missing, as a share of what there is."""
+        found = {device.name: self.cost(device).misfits for device in devices}
+        return {name: max(one.excess for one in exceeded) for name, exceeded in found.items() if exceeded}
 
 
 def model_of(device: Device) -> CostModel:

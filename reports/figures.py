@@ -18,7 +18,15 @@ from plotly.subplots import make_subplots
 from kneepoint.reports.axis_ranges import cost_range, is_logarithmic, quality_range
 from kneepoint.reports.hypervolume import hypervolume_curve, nondominated
 from kneepoint.reports.run_view import ALL_BASELINES, CandidateEntry, ObjectiveEntry, RunView, Scores, TrialEntry
-from kneepoint.reports.wording import number, objective_label, policy_text, printable, score_text, short_id
+from kneepoint.reports.wording import (
+    number,
+    objective_label,
+    policy_text,
+    printable,
+    score_text,
+    short_id,
+    trouble_text,
+)
 from kneepoint.tasks.errors import RunError
 
 FRONT_COLOR = "#3b82f6"
@@ -230,7 +238,7 @@ def _trial_trace(panel: _Panel, layer: Layer, fidelity: str) -> Any:
 
 def _baseline_trace(panel: _Panel, layer: Layer, candidates: Sequence[CandidateEntry]) -> Any:
     texts = [
-        _hover(panel.view, one, one.scores, layer.label + ("" if one.feasible else " (breaks a constraint)"))
+        _hover(panel.view, one, one.scores, layer.label + ("" if one.feasible else f" ({trouble_text(one)})"))
         for one in candidates
     ]
     return go.Scatter(

@@ -17,6 +17,7 @@ from kneepoint.reports.wording import (
     printable,
     score_text,
     short_id,
+    trouble_text,
 )
 
 _MOST_FAILURES = 200
@@ -92,7 +93,7 @@ def _baseline_candidates(view: RunView) -> str:
             one,
             "" if one.feasible else "infeasible",
             [
-                _cell(safe(name) + ("" if one.feasible else ' <span class="tag">breaks a constraint</span>')),
+                _cell(safe(name) + ("" if one.feasible else f' <span class="tag">{safe(trouble_text(one))}</span>')),
                 _cell(safe(one.policy.architecture)),
                 *_policy_cells(view, one.policy),
                 *_score_cells(view, one.scores, places),

@@ -64,6 +64,7 @@ def inspection_views(facts: Facts, verbose: bool = False) -> list[Table | str]:
         views += ["", fixed]
     if facts.devices:
         views += ["", _device_table(facts.devices), *(_coverage(device, verbose) for device in facts.devices)]
+        views += [line for device in facts.devices if (line := _fit(device))]
     return [*views, "", *_time(facts)]
 
 
@@ -213,6 +214,16 @@ def _coverage(device: DeviceFacts, verbose: bool) -> str:
         f"{device.name} ({device.runtime}, {counted(device.threads, 'thread')}, ±{device.relative_error:.0%}): the "
         f"cost model prices {device.coverage:.0%} of the teacher's predicted time{bounded}"
     )
+
+
+def _fit(device: DeviceFacts) -> str:
+    """In which formats the teacher does not fit; nothing where it fits in all of them."""
+    unfit = [entry for entry in device.formats if entry.misfits]
+    if not unfit:
+        return ""
+    listed = joined([str(entry.choice) for entry in unfit])
+    line = f"the teacher does not fit {device.name} at {listed} bits: {joined(list(unfit[0].misfits))}"
+    return printable(line + (f" (at {unfit[0].choice})" if len(unfit) > 1 else ""))
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

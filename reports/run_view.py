@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -123,6 +123,7 @@ class CandidateEntry(Entry):
         scores: The scores by objective, of the fidelity named beside them.
         baseline: The baseline it belongs to; None for a candidate of the search.
         feasible: Whether it meets the constraints of the job.
+        misfits: Devices of the job that it does not fit.
         artifact: The path of its exported network inside the run directory, where there is one.
         test: Scores on the test split, which the search never saw.
     """
@@ -134,6 +135,7 @@ class CandidateEntry(Entry):
     fidelity: str
     baseline: str | None = None
     feasible: bool = True
+    misfits: list[str] = []
     artifact: str | None = None
     test: Scores | None = None
 
@@ -270,6 +272,15 @@ class RunView:
         return cls(
             path, _read_front(path), _read_trials(path), _parse_job(path, job_text), job_text, _read_sensitivities(path)
         )
+
+    def with_front(self, content: Mapping[str, object]) -> RunView:
+        """The same run with another front, which is checked as the file's own is.
+
+        Raises:
+            RunError: If it is malformed.
+        """
+        front = _validated(FrontFile, json.dumps(content).encode(), "the front", "write the run's own again")
+        return replace(self, front=front)
 
     @property
     def objectives(self) -> Sequence[ObjectiveEntry]:

@@ -28,6 +28,7 @@ from kneepoint.reports.wording import (
     printable,
     score_text,
     short_id,
+    trouble_text,
 )
 
 KNEE_MARK = "★"
@@ -129,7 +130,8 @@ def _caption(view: RunView) -> Text:
     """What the marks mean, and the hypervolume of the front against each baseline."""
     front = view.front
     marks = [f"{KNEE_MARK} the knee"] if view.knee else []
-    marks += [f"{INFEASIBLE_MARK} breaks a constraint"] if any(not one.feasible for one in front.candidates) else []
+    troubles = dict.fromkeys(trouble_text(one) for one in front.candidates if not one.feasible)
+    marks += [f"{INFEASIBLE_MARK} {' or '.join(map(printable, troubles))}"] if troubles else []
     marks += ["± one standard error", "bits and kept: means over what the run varied"]
     names = sorted(front.baselines, key=lambda name: (name == ALL_BASELINES, -front.baselines[name].hypervolume))
     heading = "hypervolume, over all objectives" + (" (the front's gain over each baseline)" if names else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from kneepoint.reports.run_view import ObjectiveEntry, PolicyEntry, RunView, ScoreEntry
+from kneepoint.reports.run_view import CandidateEntry, ObjectiveEntry, PolicyEntry, RunView, ScoreEntry
 
 ID_LENGTH = 8
 _MOST_DECIMALS = 6
@@ -26,6 +26,11 @@ def printable(text: str) -> str:
 def short_id(name: str) -> str:
     """The first characters of an id: enough to pick it."""
     return printable(name[:ID_LENGTH])
+
+
+def trouble_text(candidate: CandidateEntry) -> str:
+    """Why a candidate is not feasible; names stand in it as they are."""
+    return f"does not fit {joined(candidate.misfits)}" if candidate.misfits else "breaks a constraint"
 
 
 def number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,9 +39,17 @@ def measure_baselines(trials: Trials, progress: Progress) -> dict[str, list[Cand
         record = records[assignment.id]
         if record.scores is not None:
             candidate = replace(trials.candidate(record), id=record.id, baseline=assignment.baseline)
+            candidate = replace(candidate, feasible=candidate.feasible and not candidate.misfits)
             found.setdefault(str(assignment.baseline), []).append(candidate)
     progress.tell("measuring baselines", len(wanted), len(wanted))
-    return {name: list(Front(group, trials.axes, trials.teacher_values)) for name, group in found.items()}
+    return {name: _front(group, trials) for name, group in found.items()}
+
+
+def _front(group: Sequence[Candidate], trials: Trials) -> list[Candidate]:
+    """Those that no other dominates, whether they fit the devices or not: a baseline is shown in any case."""
+    given = {one.id: one for one in group}
+    alike = [replace(one, misfits=frozenset()) for one in group]
+    return [given[one.id] for one in Front(alike, trials.axes, trials.teacher_values)]
 
 
 def baseline_policies(job: Job) -> list[tuple[str, Policy]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -111,7 +112,11 @@ class Climb:
             seed=trials.job.seed,
             known_losses=self._losses_of(candidates),
         )
-        climbed = [one for one in self._reached if one.policy.id in waiting]
+        climbed = [
+            replace(one, scores=trials.counted(one.scores, one.misfits))
+            for one in self._reached
+            if one.policy.id in waiting
+        ]
         return promotion.next(climbed, [*(record.policy.id for record in self.records), *self.begun])
 
     def _losses_of(self, candidates: Sequence[Candidate]) -> Matrix:
@@ -119,6 +124,7 @@ class Climb:
         axes = self._trials.axes
         for one in candidates:
             if one.policy.id not in self._losses:
-                self._losses[one.policy.id] = [axis.scale(one.scores[axis.name].value) for axis in axes]
+                counted = self._trials.counted(one.scores, one.misfits)
+                self._losses[one.policy.id] = [axis.scale(counted[axis.name].value) for axis in axes]
         rows = [self._losses[one.policy.id] for one in candidates]
         return np.array(rows, np.float64).reshape(len(rows), len(axes))

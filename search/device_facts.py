@@ -32,6 +32,7 @@ class FormatFacts:
         latency_ms: Predicted milliseconds of one inference.
         latency_ms_error: One standard error of it.
         coverage: The share of the predicted time that comes from kernels the device has a rate for.
+        misfits: The limits of the device's memory that it exceeds, in words; empty where it fits.
     """
 
     choice: int | str
@@ -42,6 +43,7 @@ class FormatFacts:
     latency_ms: float
     latency_ms_error: float
     coverage: float
+    misfits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def _format_facts(network: Network, model: CostModel, choice: int | str, wanted:
         latency_ms=cost.latency_ms,
         latency_ms_error=cost.latency_ms_error,
         coverage=cost.coverage,
+        misfits=tuple(map(str, cost.misfits)),
     )
 
 

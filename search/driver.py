@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.devices import load_device
 from kneepoint.search.auditions import audition
 from kneepoint.search.axis import devices_of
 from kneepoint.search.baselines import measure_baselines
 from kneepoint.search.climb import Climb
 from kneepoint.search.finalists import FINALISTS, TRAINED, checked_front, climbed
+from kneepoint.search.fitting import require_fitting
 from kneepoint.search.front import Candidate, Front
 from kneepoint.search.front_file import front_content
 from kneepoint.search.job import Job
@@ -20,10 +23,12 @@ from kneepoint.search.logs import study_file
 from kneepoint.search.progress import Observer, Progress, Status
 from kneepoint.search.record import Record
 from kneepoint.search.refusals import require_success
+from kneepoint.search.repricing import Repricing
 from kneepoint.search.run_directory import RunDirectory
 from kneepoint.search.running_front import RunningFront
 from kneepoint.search.search_loop import SearchLoop
 from kneepoint.search.status_file import StatusFile
+from kneepoint.search.stored_workloads import WorkloadKeeper
 from kneepoint.search.trials import Trials
 from kneepoint.tasks.metrics import Score
 
@@ -40,6 +45,7 @@ class Result:
         teacher: Scores of the fp32 teacher.
         directory: The run directory.
         failed: Candidates that failed.
+        trials: Of the run.
     """
 
     front: Front
@@ -47,11 +53,28 @@ class Result:
     teacher: Mapping[str, Score]
     directory: Path
     failed: int
+    trials: Trials = field(repr=False, compare=False)
 
     @property
     def fronts(self) -> dict[str, Front]:
         """A front for every device, by its name."""
         return {device: self.front.for_device(device) for device in devices_of(self.front.axes)}
+
+    def front_for(self, device: str | Path | Device) -> Front:
+        """The front of a device, which need not be one of the job's: then all candidates are priced on it.
+
+        Args:
+            device: A name that ``kneepoint devices list`` shows, the path of a device file, or a device.
+
+        Raises:
+            DeviceError: If there is no such device.
+            RunError: If the run directory is gone or was changed.
+        """
+        found = device if isinstance(device, Device) else load_device(device)
+        if any(found.digest == own.digest for own in self.trials.job.devices) and found.name in self.fronts:
+            return self.fronts[found.name]
+        repricing = Repricing(RunDirectory(self.directory), found, lambda: self.trials.job)
+        return repricing.front(build=self.trials.builder).front
 
 
 class Driver:
@@ -96,11 +119,14 @@ class Driver:
 
     def _searched(self, trials: Trials) -> Result:
         """The result, with the study beside it."""
+        require_fitting(trials)
         spent = audition(trials, self.progress) / max(1, self.job.workers.count)
         with study_file(self.job, self.directory, trials.log) as study:
             climb, front = Climb("recovered", FINALISTS, trials), RunningFront(trials, self.directory, self.progress)
-            loop = SearchLoop(trials, front, self.progress, study.add, climb, spent)
+            keeper = WorkloadKeeper(self.job, self.directory)
+            loop = SearchLoop(trials, front, self.progress, study.add, climb, spent, keeper)
             result = self._run(trials, loop)
+            keeper.finish(trials.log.records, self.progress)
         if study.left_out:
             self.progress.tell(f"left {study.left_out} trials out of the study; resuming the run adds them", 1, 1)
         return result
@@ -115,7 +141,7 @@ class Driver:
         baselines = measure_baselines(trials, self.progress)
         texts = self.job.constraint_texts
         self.directory.write_front(front_content(self.job.task.name, front, baselines, trials.teacher, texts))
-        return Result(front, baselines, trials.teacher, self.directory.path, trials.log.failed)
+        return Result(front, baselines, trials.teacher, self.directory.path, trials.log.failed, trials)
 
     def _tell_callbacks(self, record: Record) -> None:
         if record.scores is None:

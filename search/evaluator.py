@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from kneepoint.compression.distillation import Distillation
 from kneepoint.compression.settings import CompressionSettings
 from kneepoint.compression.student_store import StudentStore
 from kneepoint.deployment.execution import Execution
+from kneepoint.hardware_models.device import Device
 from kneepoint.objectives.objective import Objective
 from kneepoint.objectives.view import View
 from kneepoint.search.racing import Heat, Race
@@ -108,6 +109,7 @@ class Evaluator:
             parameters=parameters,
             weights=outcome.weights,
             samples=outcome.samples,
+            misfits=outcome.misfits,
         )
 
     def build(self, policy: Policy, fidelity: Fidelity) -> CompressedNetwork:
@@ -127,9 +129,15 @@ class Evaluator:
 
     def score(self, compressed: CompressedNetwork) -> dict[str, Score]:
         """Every objective's score of a network, on all validation samples."""
-        return self._raced(compressed, None)[0]
+        return dict(self._raced(compressed, None).scores or {})
 
-    def _raced(self, compressed: CompressedNetwork, race: Race | None) -> tuple[dict[str, Score], int | None]:
+    @property
+    def devices(self) -> list[Device]:
+        """Those that objectives are about."""
+        carried = (getattr(entry, "hardware", None) for entry in self.objectives)
+        return list({device.name: device for device in carried if isinstance(device, Device)}.values())
+
+    def _raced(self, compressed: CompressedNetwork, race: Race | None) -> _Outcome:
         """Scores, what is predicted first; and the samples seen, where those are not all."""
         write = partial(self.execution.artifact, compressed)
         view = View(self.space.task, compressed.policy, compressed.network, None, None, write)
@@ -138,7 +146,8 @@ class Evaluator:
         view.outputs, view.targets = self._predict(compressed, heat)
         scores |= {entry.name: recordable(entry.score(view)) for entry in self.objectives if not entry.predicted}
         ordered = {entry.name: scores[entry.name] for entry in self.objectives}
-        return ordered, None if heat is None else heat.stopped_after
+        samples = None if heat is None else heat.stopped_after
+        return _Outcome(ordered, samples=samples, misfits=view.misfits(self.devices))
 
     def _predict(self, compressed: CompressedNetwork, heat: Heat | None) -> tuple[Any, Any]:
         if self.measure == "simulator":
@@ -157,8 +166,8 @@ class Evaluator:
             if fidelity in SLICE_FIDELITIES:
                 return self._tried(policy, SLICE_FIDELITIES.index(fidelity))
             compressed = self.build(policy, fidelity)
-            scores, samples = self._raced(compressed, race)
-            if bad := non_finite(scores):
+            measured = self._raced(compressed, race)
+            if bad := non_finite(measured.scores or {}):
                 return _Outcome(error=f"scores are finite numbers; got {bad}")
             weights = None if fidelity == "ptq" else compressed.save(self.directory / "artifacts")
         except InputError:
@@ -167,7 +176,7 @@ class Evaluator:
             if isinstance(failure, OSError) and failure.errno in _NO_ROOM:
                 raise RunError(f"cannot write {self.directory}: {failure.strerror}; make room and resume") from failure
             return _Outcome(error=_one_line(failure))
-        return _Outcome(scores, weights, samples)
+        return replace(measured, weights=weights)
 
     def _tried(self, policy: Policy, number: int) -> _Outcome:
         """What a student is worth after a slice of its training, by the task's own metric, and what it would cost."""
@@ -180,7 +189,7 @@ class Evaluator:
         scores[metric.name] = recordable(metric.score(outputs, targets))
         if bad := non_finite(scores):
             return _Outcome(error=f"scores are finite numbers; got {bad}")
-        return _Outcome(scores)
+        return _Outcome(scores, misfits=view.misfits(self.devices))
 
     @property
     def compressor(self) -> Compressor:
@@ -210,6 +219,7 @@ class _Outcome:
     weights: str | None = None
     samples: int | None = None
     error: str | None = None
+    misfits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def checked_front(finalists: Sequence[Candidate], trials: Trials, directory: Run
     remaining = list(finalists)
     checked: dict[str, Candidate] = {}
     reason = ""
-    while due := [one for one in trials.front(remaining, within_noise=True) if one.id not in checked]:
+    while due := [one for one in trials.front(remaining, within_noise=True).everyone if one.id not in checked]:
         progress.tell("exporting and checking", len(checked), len(checked) + len(due))
         try:
             checked[due[0].id] = exported(due[0], trials, directory)

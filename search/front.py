@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 
 from kneepoint.objectives.expressions import Condition
-from kneepoint.search.axis import Axis, axes_of, quality_of
+from kneepoint.search.axis import Axis, axes_of, devices_of, quality_of
 from kneepoint.search.evaluator import NetworkBuilder
 from kneepoint.search.pareto import Matrix, hypervolume, non_dominated
 from kneepoint.search.record import Fidelity
@@ -34,7 +34,8 @@ class Candidate:
         policy: What it is.
         scores: By objective name.
         fidelity: How the scores were measured.
-        feasible: Whether it meets the job's constraints.
+        feasible: Whether it meets the job's constraints, and fits a device of the job.
+        misfits: Devices of the job that it does not fit.
         baseline: Which baseline it is, or None.
         artifact: The exported model, relative to the run directory.
         executed: The task's metric, by its name, as ONNX Runtime reached it on the validation data.
@@ -47,6 +48,7 @@ class Candidate:
     scores: Mapping[str, Score]
     fidelity: Fidelity
     feasible: bool = True
+    misfits: frozenset[str] = frozenset()
     baseline: str | None = None
     artifact: str | None = None
     executed: Mapping[str, Score] | None = None
@@ -62,12 +64,18 @@ class Candidate:
 class Front(Sequence[Candidate]):
     """Candidates none of which dominates another, best first by the first objective.
 
+    A candidate that does not fit every device of the job is no member; it may be on the front of a device that it fits.
+
     Args:
         candidates: Any candidates; dominated and non-finite ones are left out.
         axes: The objectives that decide; at least one.
         teacher: Values of the fp32 teacher, for relative conditions.
         within_noise: Whether a candidate stays that others dominate by less than their standard errors can tell; those
             with equal values stay then, too. Otherwise scores decide as they are, and of equals the first stays.
+        device: Whose front it is; None for all of the job's.
+
+    Attributes:
+        elsewhere: Candidates that do not fit every device, and are on the front of one that they fit.
     """
 
     def __init__(
@@ -76,14 +84,18 @@ class Front(Sequence[Candidate]):
         axes: Sequence[Axis],
         teacher: Mapping[str, float],
         within_noise: bool = False,
+        device: str | None = None,
     ) -> None:
+        self.device = device
         self.axes = tuple(axes)
         self.teacher = dict(teacher)
         self.within_noise = within_noise
-        table = losses(candidates, axes)
-        rows = undominated(table, loss_errors(candidates, axes)) if within_noise else non_dominated(table)
-        chosen = [candidates[index] for index in rows]
+        fitting = [one for one in candidates if not self._is_misfit(one)]
+        table = losses(fitting, axes)
+        rows = undominated(table, loss_errors(fitting, axes)) if within_noise else non_dominated(table)
+        chosen = [fitting[index] for index in rows]
         self._candidates = sorted(chosen, key=lambda one: (axes[0].scale(one.values[axes[0].name]), one.id))
+        self.elsewhere = self._on_some_front(candidates) if device is None and len(fitting) < len(candidates) else []
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -110,7 +122,24 @@ class Front(Sequence[Candidate]):
         Raises:
             InputError: If no objective is about it.
         """
-        return Front(self, axes_of(self.axes, device), self.teacher, self.within_noise)
+        return self._among(self.everyone, device)
+
+    @property
+    def everyone(self) -> list[Candidate]:
+        """Its members, and those that are on the front of some device alone."""
+        return [*self, *self.elsewhere]
+
+    def _is_misfit(self, candidate: Candidate) -> bool:
+        return bool(candidate.misfits) if self.device is None else self.device in candidate.misfits
+
+    def _on_some_front(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that do not fit every device, and are on the front of one."""
+        fronts = [self._among(candidates, device) for device in devices_of(self.axes)]
+        found = {one.id: one for front in fronts for one in front if one.misfits}
+        return list(found.values())
+
+    def _among(self, candidates: Sequence[Candidate], device: str) -> Front:
+        return Front(candidates, axes_of(self.axes, device), self.teacher, self.within_noise, device)
 
     def alike(self) -> dict[str, list[str]]:
         """For each member that has any, the ids of the others that no uncertain objective tells it apart from.
@@ -195,7 +224,7 @@ class Front(Sequence[Candidate]):
             )
             hint = "" if closest is None else f"; nearest: {closest.id} {shown_values(closest, parsed.objectives)}"
             raise InputError(f"no candidate of the front meets {condition!r}{hint}")
-        return Front(found, self.axes, self.teacher, self.within_noise)
+        return Front(found, self.axes, self.teacher, self.within_noise, self.device)
 
     def to_frame(self) -> pandas.DataFrame:
         """One row a candidate: id, fidelity, student, every objective and its standard error."""

@@ -15,6 +15,7 @@ from kneepoint.tasks.errors import RunError, SpaceError
 from kneepoint.tasks.metrics import Score
 
 ALL_BASELINES = "all baselines"
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError)
 
 
 def front_content(
@@ -36,7 +37,7 @@ def front_content(
     axes = front.axes
     fronts = {"all": front, **{device: front.for_device(device) for device in devices_of(axes)}}
     everything = {candidate.id: candidate for group in baselines.values() for candidate in group}
-    everything.update({candidate.id: candidate for candidate in front})
+    everything.update({candidate.id: candidate for candidate in front.everyone})
     return {
         "schema": "kneepoint.front/1",
         "task": task,
@@ -66,14 +67,24 @@ def read_front(content: Mapping[str, Any]) -> Front:
             Axis(entry["name"], entry["direction"], entry["unit"], Scale(**reference[entry["name"]]))
             for entry in content["objectives"]
         ]
-        members = set(content["fronts"]["all"])
+        members = {*content["fronts"]["all"], *(one for ids in content["fronts"].values() for one in ids)}
         candidates = [_read_candidate(entry) for entry in content["candidates"] if entry["id"] in members]
         teacher = {name: float(score["value"]) for name, score in content["teacher"].items()}
         return Front(candidates, axes, teacher, bool(content["within_noise"]))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SpaceError) as error:
-        raise RunError(
-            f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
-        ) from error
+    except MALFORMED as error:
+        raise malformed(error) from error
+
+
+def read_candidates(content: Mapping[str, Any]) -> list[Candidate]:
+    """All candidates of ``front.json``, baselines among them.
+
+    Raises:
+        RunError: If the content is malformed.
+    """
+    try:
+        return [_read_candidate(entry) for entry in content["candidates"]]
+    except MALFORMED as error:
+        raise malformed(error) from error
 
 
 def device_front(front: Front, device: str | None) -> Front:
@@ -83,6 +94,13 @@ def device_front(front: Front, device: str | None) -> Front:
         InputError: If no objective of the run is about the device.
     """
     return front if device is None else front.for_device(device)
+
+
+def malformed(error: BaseException) -> RunError:
+    """What to say where reading a front's content raised one of ``MALFORMED``."""
+    return RunError(
+        f"front.json is malformed ({type(error).__name__}: {error}); `kneepoint resume DIR` writes it again"
+    )
 
 
 def _baselines(baselines: Mapping[str, Sequence[Candidate]], axes: Sequence[Axis]) -> dict[str, Any]:
@@ -105,6 +123,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "fidelity": candidate.fidelity,
         "baseline": candidate.baseline,
         "feasible": candidate.feasible,
+        "misfits": sorted(candidate.misfits),
         "artifact": candidate.artifact,
         "executed": _scores(candidate.executed),
         "test": _scores(candidate.test),
@@ -118,6 +137,7 @@ def _read_candidate(entry: Mapping[str, Any]) -> Candidate:
         scores={name: Score.from_json(score) for name, score in entry["scores"].items()},
         fidelity=as_fidelity(entry["fidelity"]),
         feasible=bool(entry["feasible"]),
+        misfits=frozenset(map(str, entry.get("misfits", ()))),
         baseline=entry["baseline"],
         artifact=entry["artifact"],
         executed=_read_scores(entry.get("executed")),

@@ -18,9 +18,13 @@ def fronts_of(axes: Sequence[Axis]) -> list[list[int]]:
 
 
 def has_hidden_limits(trials: Trials) -> bool:
-    """Whether constraints are about more than the objectives, so that :func:`limits_of` does not state them all."""
+    """Whether constraints are about more than the objectives, so that :func:`limits_of` does not state them all.
+
+    Fitting a device is one of them.
+    """
     names = {axis.name for axis in trials.axes}
-    return any(comparison.objective not in names for comparison in trials.job.constraints.comparisons)
+    named = [comparison.objective for comparison in trials.job.constraints.comparisons]
+    return bool(trials.job.tight_devices) or any(name not in names for name in named)
 
 
 def limits_of(trials: Trials) -> list[float]:

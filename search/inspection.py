@@ -121,7 +121,7 @@ def inspect_space(space: JointSpace, devices: Sequence[Device], effort: Effort) 
         SpaceError: If a student cannot be built.
     """
     teacher = space.teacher
-    students = _student_parameters(space)
+    students = student_parameters(space)
     network = _network_facts(teacher)
     formats = list(zip(space.weight_bits, space.formats, strict=True))
     return Facts(
@@ -183,7 +183,7 @@ def _blocks(network: Network) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _student_parameters(space: JointSpace) -> dict[str, int]:
+def student_parameters(space: JointSpace) -> dict[str, int]:
     """Parameters of every student, as built: nothing is traced."""
     students = space.students
     if students is None:

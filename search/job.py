@@ -7,25 +7,31 @@ import numbers
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, get_args
 
 from optuna.samplers import BaseSampler
 
 from kneepoint.compression.settings import CompressionSettings
 from kneepoint.hardware_models.device import Device
+from kneepoint.hardware_models.workload import Workload
 from kneepoint.objectives.expressions import Condition
 from kneepoint.objectives.objective import Objective, ObjectiveFunction
 from kneepoint.objectives.registry import bind_objectives, objective_named
+from kneepoint.objectives.view import model_of
 from kneepoint.search.callbacks import Callback
 from kneepoint.search.evaluator import MeasuredBy
 from kneepoint.search.samplers import sampler_name, sampler_named
 from kneepoint.search.storage_url import without_password
 from kneepoint.search.workers.settings import Workers
 from kneepoint.spaces.joint_space import JointSpace
+from kneepoint.spaces.lowering import lower
+from kneepoint.spaces.policy import Policy
 from kneepoint.tasks.errors import JobError, nearest
 from kneepoint.tasks.task import Task
 
 _LIBRARIES = ("kneepoint", "torch", "onnx", "onnxruntime", "onnxscript", "optuna", "numpy", "scikit-learn", "moocore")
+FITS = "fits a device of the job"
 IDENTITY = (
     "fingerprint",
     "space",
@@ -156,10 +162,18 @@ class Job:
         carried = (getattr(entry, "hardware", None) for entry in self.scored)
         return list({device.name: device for device in carried if isinstance(device, Device)}.values())
 
+    @cached_property
+    def tight_devices(self) -> list[Device]:
+        """Those whose memory the fp32 teacher exceeds, so that not every candidate may fit them."""
+        table = lower(self.space.teacher, Policy.build())
+        return [device for device in self.devices if model_of(device).cost(Workload.of(table, device.fusion)).misfits]
+
     @property
     def constraint_names(self) -> list[str]:
-        """A name for every comparison of the constraints."""
-        return [f"{index}: {comparison.text}" for index, comparison in enumerate(self.constraints.comparisons)]
+        """A name for every comparison of the constraints, and one for fitting a device where that is a question."""
+        texts = [comparison.text for comparison in self.constraints.comparisons]
+        texts += [FITS] if self.tight_devices else []
+        return [f"{index}: {text}" for index, text in enumerate(texts)]
 
     def to_json(self) -> dict[str, Any]:
         """The job as ``job.yaml`` holds it."""

@@ -56,6 +56,7 @@ class Prices:
 
     def __init__(self, trials: Trials) -> None:
         self._job = trials.job
+        self._trials = trials
         self._known: dict[str, list[float]] = {}
 
     def __call__(self, settings: Settings) -> Floats:
@@ -72,7 +73,10 @@ class Prices:
         """Nothing is told of a policy that cannot be priced: the evaluator finds out why, if it is ever proposed."""
         view = View(self._job.task, policy, self._job.space.network_of(policy), None, None)
         try:
-            return [entry.score(view).value if entry.predicted else np.nan for entry in self._job.objectives]
+            scores = {entry.name: entry.score(view) for entry in self._job.objectives if entry.predicted}
+            if self._job.tight_devices:
+                scores = self._trials.counted(scores, view.misfits(self._job.devices))
+            return [scores[entry.name].value if entry.predicted else np.nan for entry in self._job.objectives]
         except InputError:
             raise  # the job is wrong, not the candidate
         except Exception:  # a bad candidate must not end the search

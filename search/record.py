@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kneepoint.spaces.policy import Policy
@@ -36,6 +36,7 @@ class Record:
         weights: SHA-256 of the stored network, where one was stored.
         samples: Of the validation data, where scores come from the first of them alone because those showed enough;
             None for all.
+        misfits: Devices of the job that it does not fit, each with what is missing, as a share of what there is.
         ended: Unix time at which the search took it up, by its driver's clock; 0 where nobody noted it.
     """
 
@@ -49,6 +50,7 @@ class Record:
     parameters: Mapping[str, str | int] | None = None
     weights: str | None = None
     samples: int | None = None
+    misfits: Mapping[str, float] = field(default_factory=dict)
     ended: float = 0.0
 
     @property
@@ -79,6 +81,7 @@ class Record:
                 "weights": self.weights,
                 "samples": self.samples,
                 "ended": round(self.ended, 3),
+                **({"misfits": dict(self.misfits)} if self.misfits else {}),
             },
             allow_nan=False,
         )
@@ -104,6 +107,7 @@ class Record:
                 parameters=None if chosen is None else {sys.intern(name): value for name, value in chosen.items()},
                 weights=data.get("weights"),
                 samples=data.get("samples"),
+                misfits={str(name): float(missing) for name, missing in data.get("misfits", {}).items()},
                 ended=float(data.get("ended", 0.0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:

@@ -74,9 +74,14 @@ class RunDirectory:
         """Stored networks and exported models."""
         return self.path / "artifacts"
 
+    @property
+    def log_file(self) -> Path:
+        """The trial log, or the export of one in a database."""
+        return self.path / "trials.jsonl"
+
     def log(self) -> TrialLog:
         """The trial log, read."""
-        return TrialLog(self.path / "trials.jsonl")
+        return TrialLog(self.log_file)
 
     def open_for(self, job: Job) -> bool:
         """Start the run here, or go on with it.

@@ -39,7 +39,7 @@ class RunningFront:
         """Take a candidate in, if it belongs to the front."""
         if not candidate.feasible or self._covers(candidate):
             return
-        self._take(self._trials.front([*self.front, candidate]))
+        self._take(self._trials.front([*self.front.everyone, candidate]))
         self._announce()
         self._write()
 

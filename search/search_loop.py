@@ -24,11 +24,16 @@ from kneepoint.search.running_front import RunningFront
 from kneepoint.search.samplers import anchors, sampler_named
 from kneepoint.search.sampling.kneepoint_sampler import KneepointSampler
 from kneepoint.search.stopping import Stopping
+from kneepoint.search.stored_workloads import WorkloadKeeper
 from kneepoint.search.trials import Trials
 from kneepoint.search.workers.assignment import Assignment
+from kneepoint.spaces.policy import Policy
+from kneepoint.tasks.metrics import Score
 
 PATIENCE = 200
 """Proposals in a row that were all measured before; after them the space is taken to be exhausted."""
+UNFIT = 2_000
+"""Proposals in a row that fit no device of the job; after them nothing that fits is expected any more."""
 
 Mirror = Callable[[Record, Sequence[float]], None]
 
@@ -49,6 +54,7 @@ class SearchLoop:
         mirror: Told of every candidate, with the violations of its constraints.
         climb: Takes candidates to the next fidelity in the second half of the search.
         spent: Seconds of the budget that are gone before it begins.
+        keeper: Keeps kernels of what was measured while the search goes on.
 
     Attributes:
         climb: As given.
@@ -63,7 +69,9 @@ class SearchLoop:
         mirror: Mirror,
         climb: Climb,
         spent: float = 0.0,
+        keeper: WorkloadKeeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._trials = trials
         self._front = front
         self._progress = progress
@@ -81,7 +89,7 @@ class SearchLoop:
         self.candidates: list[Candidate] = []
         self._asked: dict[str, list[Asked]] = {}
         self._untold = {record.policy.id: record for record in trials.proposed()}
-        self._repeats = 0
+        self._repeats = self._unfit = 0
         self._is_over = self._has_success = False
         self._last_end = time.monotonic()
         if isinstance(sampler, GPSampler) or not trials.repeatable:
@@ -105,6 +113,8 @@ class SearchLoop:
             self._tell_progress()
             while dispatcher.room and self._begin():
                 pass
+            if self._keeper is not None:
+                self._keeper.work(lambda: self._trials.log.records)
             for record in dispatcher.finished():
                 self._take(record)
         self._tell_the_rest()
@@ -113,7 +123,7 @@ class SearchLoop:
     @property
     def _wants_more(self) -> bool:
         """Whether another candidate is to be proposed."""
-        if self._is_over or self._repeats > PATIENCE:
+        if self._is_over or self._repeats > PATIENCE or self._unfit > UNFIT:
             return False
         return not self._budget.spent_with(len(self._asked))
 
@@ -135,6 +145,8 @@ class SearchLoop:
         """Ask for a setting; its policy is measured, if nobody has done so or is at it."""
         asked = self._study.ask()
         policy = self._trials.job.space.policy(asked.parameters)
+        if self._is_left_out(asked, policy):
+            return
         known = self._trials.log.find(policy.id, "ptq")
         if known is None and self._untold:  # not the way that the earlier process took
             self._tell_the_rest()
@@ -149,6 +161,19 @@ class SearchLoop:
             race = None if policy.id in self._shown else self._trials.race(self._front.front)
             self._trials.dispatcher.start(Assignment(policy, "ptq", None, asked.parameters, race))
 
+    def _is_left_out(self, asked: Asked, policy: Policy) -> bool:
+        """Whether a setting fits no device of the job, so that it is not measured."""
+        if not self._trials.cannot_fit(policy):
+            self._unfit = 0
+            return False
+        self._study.tell(asked, None, [])
+        self._unfit += 1
+        return True
+
+    def _counted(self, record: Record) -> dict[str, Score] | None:
+        """Its scores as they count on fronts; None for a failure."""
+        return None if record.scores is None else self._trials.counted(record.scores, record.misfits)
+
     def _take(self, record: Record) -> None:
         """Tell the sampler of an outcome, whoever had it measured; a policy counts once."""
         if record.fidelity != "ptq":
@@ -158,13 +183,13 @@ class SearchLoop:
         violations = self._trials.violations(record)
         asked = self._asked.pop(record.policy.id, [])
         for one in asked:
-            self._study.tell(one, record.scores, violations)
+            self._study.tell(one, self._counted(record), violations)
         if record.policy.id in self._found:
             self._repeats += 1
         elif asked:
             self._count(replace(record, parameters=asked[0].parameters, baseline=None), violations)
         elif record.parameters is not None:  # of another driver
-            self._study.add(record, violations)
+            self._study.add(replace(record, scores=self._counted(record)), violations)
             self._count(record, violations)
 
     def _count(self, record: Record, violations: Sequence[float]) -> None:
@@ -204,7 +229,7 @@ class SearchLoop:
         before = 0.0
         for record in self._untold.values():
             violations = self._trials.violations(record)
-            self._study.add(record, violations)
+            self._study.add(replace(record, scores=self._counted(record)), violations)
             self._mirror(record, violations)
             self._found[record.policy.id] = record
             if record.scores is not None:

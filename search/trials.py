@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from kneepoint.compression.compressor import Report
+from kneepoint.objectives.view import View
 from kneepoint.search.axis import Axis
 from kneepoint.search.dispatcher import Dispatcher
 from kneepoint.search.evaluator import Evaluator, NetworkBuilder
@@ -23,7 +24,7 @@ from kneepoint.search.workers.choosing import executor_of
 from kneepoint.search.workers.worker_state import WorkerState
 from kneepoint.spaces.joint_space import Choice
 from kneepoint.spaces.policy import Policy
-from kneepoint.tasks.errors import JobFailed
+from kneepoint.tasks.errors import InputError, JobFailed
 from kneepoint.tasks.metrics import Metric, Score
 from kneepoint.tasks.mixing import is_mixed
 
@@ -154,9 +155,15 @@ class Trials:
             policy=record.policy,
             scores=record.scores,
             fidelity=record.fidelity,
-            feasible=self.job.constraints.holds(record.values, self.teacher_values, self._directions),
-            build=NetworkBuilder(self.evaluator, record),
+            feasible=self.job.constraints.holds(record.values, self.teacher_values, self._directions)
+            and self.unfit(record.misfits) == 0.0,
+            misfits=frozenset(record.misfits),
+            build=self.builder(record),
         )
+
+    def builder(self, record: Record) -> NetworkBuilder:
+        """The way to the network of a record of a success."""
+        return NetworkBuilder(self.evaluator, record)
 
     def candidates(self, records: Iterable[Record]) -> list[Candidate]:
         """Those of the successes among ``records``."""
@@ -192,7 +199,36 @@ class Trials:
         """By how much each comparison of the constraints is missed; empty for a failure."""
         if record.scores is None:
             return []
-        return self.job.constraints.violations(record.values, self.teacher_values, self._directions)
+        missed = self.job.constraints.violations(record.values, self.teacher_values, self._directions)
+        return [*missed, self.unfit(record.misfits)] if self.job.tight_devices else missed
+
+    def unfit(self, misfits: Mapping[str, float]) -> float:
+        """What is missing on the device that comes nearest; 0 where a candidate fits one, or there is none."""
+        missing = [misfits.get(device.name, 0.0) for device in self.job.devices]
+        return min(missing, default=0.0)
+
+    def counted(self, scores: Mapping[str, Score], misfits: Collection[str]) -> dict[str, Score]:
+        """Scores as they count on fronts: on a device that a candidate does not fit they are no better than the worst.
+
+        What is at the worst of one objective adds nothing to any front that the objective decides.
+        """
+        worst = {axis.name: axis.scale.worst for axis in self.axes if axis.device in misfits}
+        return {
+            name: Score(max(score.value, worst[name]), score.error) if name in worst else score
+            for name, score in scores.items()
+        }
+
+    def cannot_fit(self, policy: Policy) -> bool:
+        """Whether a policy fits no device of the job, as far as that can be told without measuring it."""
+        if not self.job.tight_devices:
+            return False
+        view = View(self.job.task, policy, self.job.space.network_of(policy), None, None)
+        try:
+            return self.unfit(view.misfits(self.job.devices)) > 0.0
+        except InputError:
+            raise  # the job is wrong, not the candidate
+        except Exception:  # the evaluator finds out what is wrong with it
+            return False
 
     @property
     def teacher_values(self) -> dict[str, float]:

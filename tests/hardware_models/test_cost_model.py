@@ -118,7 +118,7 @@ def test_json_has_the_documented_keys() -> None:
     facts = CostModel(DEVICE).cost(row("conv", macs=10**6)).to_json()
     assert list(facts) == [
         "device", "latency_ms", "latency_ms_error", "energy_mj", "peak_memory_bytes", "reserved_memory_bytes",
-        "storage_bytes", "transfer_ms", "coverage", "unpriced", "kernels",
+        "storage_bytes", "transfer_ms", "coverage", "fits", "misfits", "unpriced", "kernels",
     ]  # fmt: skip
     assert facts["kernels"] == [
         {

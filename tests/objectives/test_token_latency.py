@@ -133,7 +133,8 @@ def test_heads_go_with_their_part_of_the_cache() -> None:
         use_cache=False,
     )
     ids = torch.zeros(2, 8, dtype=torch.long)
-    task = Task(LlamaForCausalLM(config).eval(), {"input_ids": ids[:1]}, [(ids, ids)], [(ids, ids)])
+    model: torch.nn.Module = LlamaForCausalLM(config)
+    task = Task(model.eval(), {"input_ids": ids[:1]}, [(ids, ids)], [(ids, ids)])
     network, priced = Network(task.model, task.example_input), LatencyPerToken("x86-server", context=2000)
     heads = {"model.layers.0.self_attn.q_proj": 4}
     assert heads.items() <= network.groups.items() == priced.network(task.model).groups.items()

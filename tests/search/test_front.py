@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -193,3 +194,23 @@ def test_alike_names_the_members_that_no_uncertain_objective_tells_apart(
     near, nearer, far = candidate(0.9, name="a"), candidate(0.89, 5.0, 0.1, "b"), candidate(0.5, 1.0, 0.05, "c")
     assert Front([near, nearer, far], axes, TEACHER).alike() == {near.id: [nearer.id], nearer.id: [near.id]}
     assert Front([], axes, TEACHER).alike() == {}
+
+
+def test_who_does_not_fit_every_device_may_be_on_the_front_of_one(candidate: Make, axes: tuple[Axis, ...]) -> None:
+    scale = Scale(worst=10.0, ideal=0.0)
+    both = (axes[0], axes[1], Axis("latency_ms@mcu", "minimize", "ms", scale))
+
+    def made(accuracy: float, name: str, *misfits: str) -> Candidate:
+        one = candidate(accuracy, name=name, misfits=frozenset(misfits))
+        return replace(one, scores={**one.scores, "latency_ms@mcu": Score(5.0)})
+
+    small, large = made(0.8, "small"), made(0.9, "large", "mcu")
+    nowhere, worse = made(0.95, "nowhere", "mcu", "pi"), made(0.7, "worse", "mcu")
+    front = Front([small, large, nowhere, worse], both, {})
+    assert list(front) == [small]
+    assert front.everyone == [small, large]
+    assert list(front.for_device("mcu")) == [small]
+    assert list(front.for_device("pi")) == [large]
+    assert list(front.for_device("pi").where("accuracy >= 0.85")) == [large]
+    again = Front(front.everyone, both, {})
+    assert (list(again), again.elsewhere) == (list(front), front.elsewhere)

@@ -27,6 +27,14 @@ def test_a_line_reads_back_as_the_record(value: float, error: float | None, name
     assert Record.from_line(line) == record
 
 
+def test_devices_that_a_candidate_does_not_fit_are_on_its_line_alone() -> None:
+    record = Record(POLICY, "ptq", None, 1.0, "w", "why", misfits={"mcu": 0.25})
+    assert Record.from_line(record.to_line()) == record
+    assert "misfits" not in Record(POLICY, "ptq", None, 1.0, "w", "why").to_line()
+    with pytest.raises(RunError, match="is a JSON record"):
+        Record.from_line(record.to_line().replace("0.25", '"much"'))
+
+
 def test_the_line_has_the_keys_that_readers_rely_on() -> None:
     data = json.loads(Record(POLICY, "ptq", None, 0.123456, "w", "why").to_line())
     assert (data["id"], data["policy_id"]) == (f"{POLICY.id}-ptq", POLICY.id)
