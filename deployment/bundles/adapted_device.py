@@ -11,10 +11,10 @@ import numpy as np
 from kneepoint.deployment.bundles.base_prices import (
     BANDWIDTH,
     INFERENCE,
-    LAUNCH,
     UNPRICED,
     Floats,
     group_of,
+    launch_of,
 )
 from kneepoint.deployment.bundles.few_shot import Adapted
 from kneepoint.hardware_models.device import DEFAULT, Device, Rates
@@ -47,7 +47,7 @@ def adapted_device(adapted: Adapted, threads: int, update: Mapping[str, Any], so
         "scalar_rate": base.scalar_rate / float(factors[UNPRICED]),
         "bandwidth_gb_s": base.bandwidth_gb_s / slower,
         "caches": [{"kb": level.kb, "bandwidth_gb_s": level.bandwidth_gb_s / slower} for level in base.caches],
-        "floor_us": {kind: floor * float(factors[LAUNCH]) for kind, floor in base.floor_us.items()},
+        "floor_us": _scaled_floors(base, factors),
         "network_floor_us": base.network_floor_us * float(factors[INFERENCE]),
         "power": None,
         "power_mode": None,
@@ -72,7 +72,7 @@ def scaled_model(model: LatencyModel, factors: Floats, common_error: float) -> L
 
 def _scaled_variant(name: str, variant: VariantModel, factors: Floats) -> VariantModel:
     kind, format_ = name.split(":")[:2]
-    gain, launch = float(factors[group_of(kind, format_)]), float(factors[LAUNCH])
+    gain, launch = float(factors[group_of(kind, format_)]), float(factors[launch_of(kind)])
     return replace(
         variant,
         coefficients=variant.coefficients * gain,
@@ -97,6 +97,13 @@ def _scaled(rates: Rates, kinds: tuple[str, ...], factors: Floats) -> dict[str, 
                 str(name): _rounded(rate / float(factors[group_of(kind, name)])) for name, rate in table.items()
             }
     return found
+
+
+def _scaled_floors(base: Device, factors: Floats) -> dict[str, float]:
+    """Floors of every kind by name, for the same reason; and the default, which a file needs."""
+    floors = {kind: base.floor_us.get(kind, base.floor_us[DEFAULT]) for kind in KERNEL_KINDS}
+    scaled = {kind: _rounded(floor * float(factors[launch_of(kind)])) for kind, floor in floors.items()}
+    return {DEFAULT: max(scaled.values()), **scaled}
 
 
 def _rounded(value: float) -> float:

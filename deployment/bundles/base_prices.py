@@ -25,10 +25,12 @@ GROUPS = (
     "products fp32", "products int8", "products packed", "grouped fp32", "grouped int8", "elements fp32",
     "elements int8", "conversions",
 )  # fmt: skip
-PARTS = (*GROUPS, "bandwidth", "launch", "inference", "unpriced")
-"""What has a factor of its own: the arithmetic of each group of kernels; moving bytes; launching a kernel; an inference
-apart from its kernels; the arithmetic of kernels without a price."""
-BANDWIDTH, LAUNCH, INFERENCE, UNPRICED = range(len(GROUPS), len(PARTS))
+LAUNCHES = ("launching products", "launching views", "launching others")
+PARTS = (*GROUPS, *LAUNCHES, "bandwidth", "inference", "unpriced")
+"""What has a factor of its own: the arithmetic of each group of kernels; launching kernels of three kinds; moving
+bytes; an inference apart from its kernels; the arithmetic of kernels without a price."""
+BANDWIDTH, INFERENCE, UNPRICED = range(len(GROUPS) + len(LAUNCHES), len(PARTS))
+_VIEWS = frozenset({"view", "copy", "select"})
 _GROUPED = frozenset({"depthwise_conv", "grouped_conv"})
 _CONVERSIONS = frozenset({"quantize", "dequantize", "reorder", "transpose"})
 _ENDLESS = 1e12
@@ -46,6 +48,12 @@ def group_of(kind: str, format_: str) -> int:
     return GROUPS.index(f"{work} {numbers}")
 
 
+def launch_of(kind: str) -> int:
+    """The position in ``PARTS`` of launching a kernel of a kind."""
+    name = "products" if kind in MAC_KINDS else "views" if kind in _VIEWS else "others"
+    return PARTS.index(f"launching {name}")
+
+
 @dataclass(frozen=True, eq=False)
 class BasePrices:
     """The kernels of many networks on a known device, in microseconds.
@@ -58,6 +66,7 @@ class BasePrices:
         model: What it was calibrated to; None for a roofline.
         network: (kernels,) the network that each belongs to.
         part: (kernels,) the part its arithmetic belongs to, a position in ``PARTS``.
+        launched: (kernels,) the part its launch belongs to.
         launch: (kernels,)
         compute: (kernels,)
         memory: (kernels,)
@@ -70,6 +79,7 @@ class BasePrices:
     model: LatencyModel | None
     network: Integers
     part: Integers
+    launched: Integers
     launch: Floats
     compute: Floats
     memory: Floats
@@ -106,6 +116,7 @@ class BasePrices:
             model=model,
             network=table.network,
             part=np.where(priced, np.array(groups, np.int64), UNPRICED),
+            launched=np.array([launch_of(KERNEL_KINDS[kind]) for kind in workload.kind], np.int64),
             launch=launch,
             compute=compute,
             memory=memory,
@@ -121,7 +132,7 @@ class BasePrices:
         found = np.zeros((self.networks, len(PARTS)))
         np.add.at(found, (self.network, self.part), np.where(both | (compute >= memory), compute, 0.0))
         found[:, BANDWIDTH] += self._sum(np.where(both | (memory > compute), memory, 0.0))
-        found[:, LAUNCH] += self._sum(factors[LAUNCH] * self.launch)
+        np.add.at(found, (self.network, self.launched), factors[self.launched] * self.launch)
         found[:, INFERENCE] += factors[INFERENCE] * self.inference_us
         return found
 
@@ -137,7 +148,7 @@ class BasePrices:
         """Of some of the networks alone."""
         place = np.cumsum(chosen) - 1
         rows = chosen[self.network]
-        arrays = {name: getattr(self, name)[rows] for name in ("part", "launch", "compute", "memory")}
+        arrays = {name: getattr(self, name)[rows] for name in ("part", "launched", "launch", "compute", "memory")}
         return BasePrices(
             device=self.device,
             model=self.model,

@@ -141,8 +141,12 @@ def fit_factors(prices: BasePrices, log_us: Floats, strength: float) -> Floats:
 
 def kind_of(style: str, formats: Iterable[str]) -> str:
     """What a network is like: how it was drawn, and the formats of its products."""
-    names = sorted({"int8" if name.startswith(("int8", "dynamic")) else name.rstrip("248") for name in formats})
+    names = sorted({_numbers(name) for name in formats})
     return f"{style} {' and '.join(names) or 'without products'}"
+
+
+def _numbers(format_: str) -> str:
+    return "int8" if format_.startswith("dynamic") else "packed" if format_.startswith("packed") else format_
 
 
 def _adapted(prices: BasePrices, log_us: Floats, kinds: Sequence[str]) -> Adapted:

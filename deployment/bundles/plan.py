@@ -19,6 +19,8 @@ _POOL = 77
 """Keeps these networks apart from those of a calibration."""
 _LARGEST_BYTES = 8_000_000
 """A board may be slow to copy to, and have little memory; one network in eighteen is left out for it."""
+_DEPLOYED = ("convolutional", "transformer")
+"""Chains of one step are for kernels that a profiler cannot see; without one they say little of anything else."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,14 @@ class Plan:
         while number < self.count:
             network = draw(np.random.default_rng([self.seed, _POOL, drawn]))
             drawn += 1
-            if network.model.ByteSize() <= _LARGEST_BYTES:
+            if self._suits(network):
                 yield Planned(number, network, network.model.SerializeToString())
                 number += 1
+
+    def _suits(self, network: MicroNetwork) -> bool:
+        """Whether a network is small enough and, where it is timed as a whole alone, like those that are deployed."""
+        like_deployed = network.style in _DEPLOYED and network.batch == 1
+        return network.model.ByteSize() <= _LARGEST_BYTES and (like_deployed or not self.few)
 
     def probes(self) -> Iterator[Planned]:
         """Those that show what the runtime's optimizer does; whatever their size, of which they were chosen."""
