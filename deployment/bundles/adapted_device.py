@@ -22,6 +22,8 @@ from kneepoint.hardware_models.kernels import KERNEL_KINDS
 from kneepoint.hardware_models.latency_model import LatencyModel, VariantModel
 from kneepoint.hardware_models.roofline import MAC_KINDS
 
+ADAPTED = "Adapted from device "
+"""What the source of an adapted device's error begins with."""
 _PRODUCTS = tuple(kind for kind in KERNEL_KINDS if kind in MAC_KINDS)
 _OTHERS = tuple(kind for kind in KERNEL_KINDS if kind not in MAC_KINDS)
 
@@ -59,6 +61,11 @@ def adapted_device(adapted: Adapted, threads: int, update: Mapping[str, Any], so
     scaled = f"Scaled from device {base.name!r} by whole-network latencies; its source: "
     fields["sources"] = {**{key: scaled + text for key, text in base.sources.items()}, **sources}
     return Device.model_validate(fields)
+
+
+def is_adapted(device: Device) -> bool:
+    """Whether a device was adapted from another one: a guess is no base for the next."""
+    return device.sources.get("relative_error", "").startswith(ADAPTED)
 
 
 def scaled_model(model: LatencyModel, factors: Floats, common_error: float) -> LatencyModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,15 @@ BANDWIDTH, INFERENCE, UNPRICED = range(len(GROUPS) + len(LAUNCHES), len(PARTS))
 _VIEWS = frozenset({"view", "copy", "select"})
 _GROUPED = frozenset({"depthwise_conv", "grouped_conv"})
 _CONVERSIONS = frozenset({"quantize", "dequantize", "reorder", "transpose"})
+_SIMILAR: Mapping[str, tuple[str, ...]] = {
+    "conv": ("linear", "matmul"),
+    "depthwise_conv": ("grouped_conv",),
+    "grouped_conv": ("depthwise_conv",),
+    "conv_transpose": ("conv",),
+    "linear": ("matmul", "conv"),
+    "matmul": ("linear", "conv"),
+}
+"""Where a rate is taken from that a device lacks."""
 _ENDLESS = 1e12
 """Makes a rate so large that its part of a price vanishes."""
 
@@ -62,7 +72,7 @@ class BasePrices:
     has no price for it and bounds it from above.
 
     Attributes:
-        device: The device, at one of the thread counts it is described for.
+        device: The device, at one of the thread counts it is described for, with rates where it lacked them.
         model: What it was calibrated to; None for a roofline.
         network: (kernels,) the network that each belongs to.
         part: (kernels,) the part its arithmetic belongs to, a position in ``PARTS``.
@@ -72,7 +82,8 @@ class BasePrices:
         memory: (kernels,)
         inference_us: Of one inference apart from its kernels.
         networks: How many there are.
-        lacking: What the device has no price for: kinds and formats, and in how many kernels.
+        lacking: What the device itself has no price for, or none in the format: in how many kernels, by kind and
+            format.
     """
 
     device: Device
@@ -96,7 +107,8 @@ class BasePrices:
             table: Networks.
             threads: Of an inference; a device that does not say how it scales is taken at its own.
         """
-        base, model = at_threads(device, threads)
+        described, model = at_threads(device, threads)
+        base = with_guessed_rates(described)
         workload = table.workload
         roofline = _roofline_parts(base, table)
         launch, compute, memory, priced = roofline.launch, roofline.compute, roofline.memory, roofline.priced
@@ -122,7 +134,7 @@ class BasePrices:
             memory=memory,
             inference_us=model.network_floor_us if model is not None else base.network_floor_us,
             networks=len(table.total_us),
-            lacking=_lacking(base, table, priced),
+            lacking=_lacking(described, table, model),
         )
 
     def shares(self, factors: Floats) -> Floats:
@@ -214,16 +226,31 @@ def _measured_parts(model: LatencyModel, table: SampleTable) -> tuple[Floats, Fl
     return np.minimum(lowest, predicted), predicted, known
 
 
-def _lacking(device: Device, table: SampleTable, priced: Bools) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in np.flatnonzero(~priced):
+def _lacking(device: Device, table: SampleTable, model: LatencyModel | None) -> dict[str, int]:
+    priced = Roofline.of(device).price(table.workload).priced
+    known = model.predict(table.workload)[1] if model is not None else np.zeros(len(priced), bool)
+    found: Counter[str] = Counter()
+    for row in np.flatnonzero(~known):
         kind, format_ = KERNEL_KINDS[table.workload.kind[row]], FORMATS[table.workload.format[row]]
-        found[f"{kind} {format_}"] = found.get(f"{kind} {format_}", 0) + 1
-    for row in np.flatnonzero(priced & (table.workload.format != FORMATS.index("fp32"))):
-        kind, format_ = KERNEL_KINDS[table.workload.kind[row]], FORMATS[table.workload.format[row]]
-        if device.executed(kind, format_) == "fp32":
-            found[f"{kind} {format_}"] = found.get(f"{kind} {format_}", 0) + 1
-    return found
+        widened = format_ == "int8" and device.executed(kind, format_) == "fp32"
+        if widened or not priced[row]:
+            found[f"{kind} {format_}"] += 1
+    return dict(found)
+
+
+def with_guessed_rates(device: Device) -> Device:
+    """The device with a rate for every product and format: where it has none, that of the most similar kind."""
+    rates: dict[str, dict[Any, float]] = {kind: dict(table) for kind, table in device.rates.items()}
+    for kind, similar in _SIMILAR.items():
+        own = rates.setdefault(kind, dict(device.rates.get(DEFAULT, {})))
+        for format_ in FORMATS:
+            if format_ not in own and device.executes(kind, format_):
+                tables = [device.rates.get(other, {}) for other in similar]
+                found = [table[format_] for table in tables if format_ in table]
+                found += [own["fp32"]] if "fp32" in own else []
+                if found:
+                    own[format_] = found[0]
+    return device.model_copy(update={"rates": {kind: table for kind, table in rates.items() if table}})
 
 
 def _times(rates: Rates, gain: float) -> dict[str, dict[str, float]]:

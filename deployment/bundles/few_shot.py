@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from kneepoint.deployment.bundles.base_prices import PARTS, BasePrices
+from kneepoint.deployment.bundles.base_prices import PARTS, UNPRICED, BasePrices
 from kneepoint.hardware_models.device import Device
 from kneepoint.tasks.errors import DeviceError
 
@@ -27,6 +27,10 @@ FEWEST = 20
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 1e6)
 """Of the pull towards a common factor; at the last there is one factor for everything."""
 _FOLDS = 5
+_USUAL_ERROR = 0.1
+"""Of a prediction: a latency that is less certain counts less than half."""
+_FREE = 0.01
+"""Of the pull, for what a device has no price for: its bound says nothing about another device."""
 _STEPS, _LONGEST_STEP = 25, 1.0
 _SETTLED = 1e-6
 _INLIER, _LEAST_SPREAD = 1.5, 0.02
@@ -50,11 +54,12 @@ class Validation:
     within_10: float
 
     @classmethod
-    def of(cls, residuals: Floats) -> Validation:
-        """Of logarithms of predicted over measured."""
+    def of(cls, residuals: Floats, weight: Floats) -> Validation:
+        """Of logarithms of predicted over measured, and how much each counts."""
         errors = np.abs(np.exp(residuals) - 1)
-        rms = float(np.sqrt(np.mean(residuals**2)))
-        return cls(len(residuals), rms, float(errors.mean()), float((errors <= 0.1).mean()))
+        rms = float(np.sqrt(np.average(residuals**2, weights=weight)))
+        means = (float(np.average(values, weights=weight)) for values in (errors, errors <= 0.1))
+        return cls(len(residuals), rms, *means)
 
     def to_json(self) -> dict[str, float]:
         """The figures."""
@@ -83,54 +88,83 @@ class Adapted:
     one_factor: Validation
 
 
-def adapt(
-    devices: Iterable[Device],
-    prices: Callable[[Device], BasePrices],
-    total_us: Floats,
-    kinds: Sequence[str],
-) -> list[Adapted]:
+@dataclass(frozen=True, eq=False)
+class Latencies:
+    """What was measured of some networks.
+
+    Attributes:
+        log_us: (networks,) logarithms of microseconds.
+        weight: (networks,) how much each counts, at most 1: less, the less certain its latency is.
+        kinds: (networks,) what each is like: folds of a cross-validation part kinds, never networks of one.
+    """
+
+    log_us: Floats
+    weight: Floats
+    kinds: Sequence[str]
+
+    @classmethod
+    def of(cls, total_us: Floats, doubt: Floats, kinds: Sequence[str]) -> Latencies:
+        """Of latencies.
+
+        Args:
+            total_us: (networks,) microseconds.
+            doubt: (networks,) a standard error of each, as a fraction.
+            kinds: (networks,)
+        """
+        return cls(np.log(total_us), 1 / (1 + (np.asarray(doubt) / _USUAL_ERROR) ** 2), kinds)
+
+    def some(self, chosen: NDArray[np.bool_]) -> Latencies:
+        """Of some of the networks alone."""
+        kinds = [kind for kind, taken in zip(self.kinds, chosen, strict=True) if taken]
+        return Latencies(self.log_us[chosen], self.weight[chosen], kinds)
+
+
+def adapt(devices: Iterable[Device], prices: Callable[[Device], BasePrices], measured: Latencies) -> list[Adapted]:
     """Every device, adapted; the one with the smallest cross-validated error first.
 
     Args:
         devices: Known ones.
         prices: Of the measured networks on one of them.
-        total_us: (networks,) measured.
-        kinds: (networks,) what each is like: folds of the cross-validation part kinds, never networks of one.
+        measured: Those networks on the device that is to be described.
 
     Raises:
         DeviceError: If there are fewer than 20 networks, fewer than two kinds of them, or no device.
     """
-    if len(total_us) < FEWEST:
+    kinds = measured.kinds
+    if len(kinds) < FEWEST:
         raise DeviceError(
-            f"adapting a known device takes {FEWEST} networks or more; the results have {len(total_us)}: run run.py "
+            f"adapting a known device takes {FEWEST} networks or more; the results have {len(kinds)}: run run.py "
             "again until it has measured enough"
         )
     if len(set(kinds)) < 2:
         raise DeviceError(
             f"cross-validation takes networks of two kinds or more; all {len(kinds)} are {kinds[0]}: measure more"
         )
-    found = [_adapted(prices(device), np.log(total_us), kinds) for device in devices]
+    found = [_adapted(prices(device), measured) for device in devices]
     if not found:
         raise DeviceError("there is no known device to adapt: name one with --base")
     return sorted(found, key=lambda one: one.validation.rms_log)
 
 
-def fit_factors(prices: BasePrices, log_us: Floats, strength: float) -> Floats:
+def fit_factors(prices: BasePrices, measured: Latencies, strength: float) -> Floats:
     """(parts,) the factors under which the networks take what was measured, as far as ``strength`` lets them differ.
 
     Gauss-Newton steps on the common logarithm and each part's own, in which far residuals weigh less.
     """
-    own = np.zeros(len(PARTS))
+    own, log_us = np.zeros(len(PARTS)), measured.log_us
+    pull = np.full(len(PARTS), strength)
+    pull[UNPRICED] *= _FREE if strength < STRENGTHS[-1] else 1.0
     common = float(np.median(log_us - np.log(prices.total_us(np.ones(len(PARTS))))))
-    penalty = np.diag([0.0, *[strength] * len(PARTS)])
+    penalty = np.diag([0.0, *pull])
     for _ in range(_STEPS):
         shares = prices.shares(np.exp(common + own))
         total = shares.sum(1)
         residual = log_us - np.log(total)
         slope = np.column_stack((np.ones(len(total)), shares / total[:, None]))
-        weight = _weights(residual)[:, None]
-        pulled = np.concatenate(([0.0], -strength * own))
-        step = np.linalg.lstsq(slope.T @ (weight * slope) + penalty, slope.T @ (weight[:, 0] * residual) + pulled)[0]
+        weight = measured.weight * _weights(residual)
+        pulled = np.concatenate(([0.0], -pull * own))
+        normal = (slope * weight[:, None]).T @ slope + penalty
+        step = np.linalg.lstsq(normal, slope.T @ (weight * residual) + pulled)[0]
         step = step * min(1.0, _LONGEST_STEP / max(1e-12, float(np.abs(step).max())))
         common, own = common + float(step[0]), own + step[1:]
         if np.abs(step).max() < _SETTLED:
@@ -149,23 +183,22 @@ def _numbers(format_: str) -> str:
     return "int8" if format_.startswith("dynamic") else "packed" if format_.startswith("packed") else format_
 
 
-def _adapted(prices: BasePrices, log_us: Floats, kinds: Sequence[str]) -> Adapted:
-    residuals = [_out_of_fold(prices, log_us, kinds, strength) for strength in STRENGTHS]
-    best = int(np.argmin([float(np.mean(found**2)) for found in residuals]))
-    factors = fit_factors(prices, log_us, STRENGTHS[best])
-    validation, one = Validation.of(residuals[best]), Validation.of(residuals[-1])
-    return Adapted(prices, factors, STRENGTHS[best], validation, one)
+def _adapted(prices: BasePrices, measured: Latencies) -> Adapted:
+    found = [Validation.of(out_of_fold(prices, measured, strength), measured.weight) for strength in STRENGTHS]
+    best = min(range(len(STRENGTHS)), key=lambda place: found[place].rms_log)
+    factors = fit_factors(prices, measured, STRENGTHS[best])
+    return Adapted(prices, factors, STRENGTHS[best], found[best], found[-1])
 
 
-def _out_of_fold(prices: BasePrices, log_us: Floats, kinds: Sequence[str], strength: float) -> Floats:
+def out_of_fold(prices: BasePrices, measured: Latencies, strength: float) -> Floats:
     """(networks,) logarithms of predicted over measured, each predicted without networks of its kind."""
-    found = np.zeros(len(log_us))
+    found, kinds = np.zeros(len(measured.kinds)), list(measured.kinds)
     folds = GroupKFold(min(_FOLDS, len(set(kinds))))
-    for _, held in folds.split(log_us, groups=list(kinds)):
-        out = np.zeros(len(log_us), bool)
+    for _, held in folds.split(found, groups=kinds):
+        out = np.zeros(len(found), bool)
         out[held] = True
-        factors = fit_factors(prices.some(~out), log_us[~out], strength)
-        found[out] = np.log(prices.some(out).total_us(factors)) - log_us[out]
+        factors = fit_factors(prices.some(~out), measured.some(~out), strength)
+        found[out] = np.log(prices.some(out).total_us(factors)) - measured.log_us[out]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kneepoint.deployment.bundles.adapted_device import adapted_device
+from kneepoint.deployment.bundles.adapted_device import ADAPTED, adapted_device, is_adapted
 from kneepoint.deployment.bundles.base_prices import BasePrices
-from kneepoint.deployment.bundles.few_shot import Adapted, adapt, kind_of
+from kneepoint.deployment.bundles.few_shot import Adapted, Latencies, adapt, kind_of
 from kneepoint.deployment.bundles.plan import Plan
 from kneepoint.deployment.bundles.reading import (
     MachineFacts,
@@ -45,6 +47,8 @@ FEWEST_TO_FIT = 200
 LARGE_ERROR = 0.25
 _NOISY = 0.2
 _USUAL_MEMORY_MB = 1000.0
+_SPREAD_OF_ONE = 1.349
+"""The interquartile range of a normal distribution over its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,13 @@ def import_results(
     chosen = base if isinstance(base, Device) or base is None else load_device(base)
     if chosen is None and measured.fittable(measured.threads[0]):
         return _fitted(name, measured)
-    return _adapted(name, measured, [chosen] if chosen is not None else [load_device(one) for one in list_devices()])
+    return _adapted(name, measured, [chosen] if chosen is not None else _bases(name))
+
+
+def _bases(name: str) -> list[Device]:
+    """The known devices: not those that were adapted, maybe to these very results, and not one that is replaced."""
+    devices = [load_device(one) for one in list_devices() if one != name]
+    return [device for device in devices if not is_adapted(device)]
 
 
 def _check_name(name: str, *, replace: bool) -> None:
@@ -299,7 +309,8 @@ def _adapted(name: str, measured: _Measured, known: Sequence[Device]) -> Importe
     def prices(device: Device) -> BasePrices:
         return BasePrices.of(device, table(measured.rules or tuple(device.fusion)), threads)
 
-    ranked = adapt(known, prices, np.array([line.us for line in lines]), measured.kinds(threads))
+    latencies = Latencies.of(np.array([line.us for line in lines]), _doubts_of(lines), measured.kinds(threads))
+    ranked = adapt(known, prices, latencies)
     best = ranked[0]
     device = _device(name, best, measured, threads)
     return Imported(
@@ -316,6 +327,11 @@ def _adapted(name: str, measured: _Measured, known: Sequence[Device]) -> Importe
         candidates={one.prices.device.name: one.validation.to_json() for one in ranked},
         notes=(*measured.notes(), *_doubts(best)),
     )
+
+
+def _doubts_of(lines: Sequence[NetworkLine]) -> NDArray[np.float64]:
+    """A standard error of every latency, as a fraction: how its runs spread, and how disturbed the device was."""
+    return np.array([math.hypot(line.spread / _SPREAD_OF_ONE, max(0.0, line.slowdown - 1)) for line in lines])
 
 
 def _doubts(best: Adapted) -> Iterable[str]:
@@ -336,7 +352,7 @@ def _device(name: str, best: Adapted, measured: _Measured, threads: int) -> Devi
     header, base, found = measured.results.header, best.prices.device, best.validation
     facts = header.machine
     method = (
-        f"Adapted from device {base.name!r} by {found.networks} whole-network latencies that a bundle of seed "
+        f"{ADAPTED}{base.name!r} by {found.networks} whole-network latencies that a bundle of seed "
         f"{header.plan.seed} measured; cross-validated over kinds of networks: root mean square of logarithms "
         f"{found.rms_log:.1%}, mean absolute error {found.mape:.1%}, within 10 % {found.within_10:.0%} (one common "
         f"factor: {best.one_factor.mape:.1%})."

@@ -196,7 +196,7 @@ class _Reader:
         try:
             found = _LINE.validate_json(line)
         except ValidationError as error:
-            _refuse(self.path, number, _problem(error))
+            _refuse(self.path, number, _problem(error, 1))
         if isinstance(found, ProbeLine):
             self._new(found.network in self._probes, number, f"probe {found.network}")
             self._probes[found.network] = found
@@ -358,10 +358,10 @@ def _refuse(path: Path, number: int, what: str) -> NoReturn:
     raise DeviceError(f"{quoted(path, 200)}, line {number}: {what}; {_WAY_OUT}")
 
 
-def _problem(error: ValidationError) -> str:
-    """The first problem: the key, the rule and what came."""
+def _problem(error: ValidationError, tags: int = 0) -> str:
+    """The first problem: the key (behind the tags of what it is a key of), the rule and what came."""
     first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(quoted(part).strip("'") for part in first["loc"] if part not in ("probe", "network", "refused"))
+    key = ".".join(quoted(part).strip("'") for part in first["loc"][tags:])
     rule = quoted(str(first["msg"]).removeprefix("Value error, "), longest=160).strip("'")
     if first["type"] == "missing":
         return f"the key {key!r} is missing"
