@@ -13,6 +13,7 @@ import pytest
 from kneepoint.deployment.bundles.plan import Plan, Planned
 
 PLAN = Plan(seed=0, count=30, few=True)
+_NETWORKS = Plan.networks
 MACHINE = {
     "architecture": "aarch64",
     "system": "Linux",
@@ -38,7 +39,7 @@ HEADER: dict[str, Any] = {
 @cache
 def planned() -> tuple[Planned, ...]:
     """The networks of the plan, drawn once."""
-    return tuple(PLAN.networks())
+    return tuple(_NETWORKS(PLAN))
 
 
 def line(number: int, us: float = 100.0, **changes: Any) -> dict[str, Any]:
@@ -79,3 +80,9 @@ def write(tmp_path: Path) -> Write:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No device of the user's is seen, and none is written."""
     monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / "data" / name)
+
+
+@pytest.fixture(autouse=True)
+def _drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of the plan are drawn once, not for every file of results."""
+    monkeypatch.setattr(Plan, "networks", lambda plan: iter(planned()) if plan == PLAN else _NETWORKS(plan))
