@@ -59,7 +59,8 @@ def adapted_device(adapted: Adapted, threads: int, update: Mapping[str, Any], so
         **update,
     }
     scaled = f"Scaled from device {base.name!r} by whole-network latencies; its source: "
-    fields["sources"] = {**{key: scaled + text for key, text in base.sources.items()}, **sources}
+    known = {key: scaled + text for key, text in base.sources.items() if fields.get(key) is not None}
+    fields["sources"] = {**known, **sources}
     return Device.model_validate(fields)
 
 

@@ -339,8 +339,8 @@ def _doubts(best: Adapted) -> Iterable[str]:
     found = best.validation
     if found.rms_log > LARGE_ERROR:
         yield (
-            f"the error is large ({found.mape:.0%} on average): {best.prices.device.name} is not much like this "
-            "device; measure a bundle with profiles, or more networks"
+            f"the error is large (root mean square {found.rms_log:.0%}): {best.prices.device.name} is not much like this "
+            "device, or the device was noisy; measure a bundle with profiles, or more networks"
         )
     if lacking := best.prices.lacking:
         worst = sorted(lacking, key=lambda what: -lacking[what])[:4]
