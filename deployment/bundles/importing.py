@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,45 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kneepoint.deployment.bundles.adapted_device import ADAPTED, adapted_device, is_adapted
 from kneepoint.deployment.bundles.base_prices import BasePrices
-from kneepoint.deployment.bundles.few_shot import Adapted, Latencies, adapt, kind_of
-from kneepoint.deployment.bundles.plan import Plan
-from kneepoint.deployment.bundles.reading import (
-    MachineFacts,
-    NetworkLine,
-    Results,
-    networks_of,
-    probes_of,
-    read_results,
-)
-from kneepoint.deployment.calibration.campaign import HELD_OUT
-from kneepoint.deployment.calibration.executed import TimedNode, pair
+from kneepoint.deployment.bundles.few_shot import Adapted, adapt
+from kneepoint.deployment.bundles.measured import Measured
+from kneepoint.deployment.bundles.reading import Results, read_results
+from kneepoint.deployment.bundles.results_schema import MachineFacts
 from kneepoint.deployment.calibration.fitted_device import Machine, fitted_device, memory_content, store
-from kneepoint.deployment.calibration.micro_networks import MicroNetwork
-from kneepoint.deployment.calibration.probing import best_rules
-from kneepoint.deployment.calibration.rates import gain_exponent
-from kneepoint.deployment.calibration.samples import Sample, SampleTable, TimedKernel
-from kneepoint.deployment.device_program import SLOW
+from kneepoint.deployment.calibration.samples import SampleTable
 from kneepoint.hardware_models.device import NAME, Cache, Device
 from kneepoint.hardware_models.devices import list_devices, load_device, user_folder
-from kneepoint.hardware_models.fusion import fuse
-from kneepoint.hardware_models.kernels import Kernel
-from kneepoint.hardware_models.onnx_reader import read_onnx
-from kneepoint.hardware_models.operators import OperatorTable
-from kneepoint.hardware_models.roofline import MAC_KINDS
 from kneepoint.tasks.errors import DeviceError
 
 FEWEST_TO_FIT = 200
 """Networks with profiles, from which on a fitted model is better than an adapted one (benchmarks/few_shot.py)."""
 LARGE_ERROR = 0.25
-_NOISY = 0.2
 _USUAL_MEMORY_MB = 1000.0
-_SPREAD_OF_ONE = 1.349
-"""The interquartile range of a normal distribution over its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +88,9 @@ def import_results(
     name = Path(path).stem if name is None else name
     _check_name(name, replace=replace)
     results = read_results(path)
-    plan = _plan(results)
-    measured = _Measured.of(results, plan)
+    measured = Measured.of(results)
     chosen = base if isinstance(base, Device) or base is None else load_device(base)
-    if chosen is None and measured.fittable(measured.threads[0]):
+    if chosen is None and measured.profiled(measured.threads[0]) >= FEWEST_TO_FIT:
         return _fitted(name, measured)
     return _adapted(name, measured, [chosen] if chosen is not None else _bases(name))
 
@@ -137,121 +112,14 @@ def _check_name(name: str, *, replace: bool) -> None:
         raise DeviceError(f"a new device has a new name; {name!r} {taken}: give another --name, or --replace")
 
 
-def _plan(results: Results) -> Plan:
-    facts = results.header.plan
-    try:
-        return Plan(facts.seed, facts.count, facts.few)
-    except DeviceError as error:
-        raise DeviceError(f"{results.path}, line 1: {error}; copy the file from the device again") from error
-
-
-# --- what was measured ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Results that were checked against the plan's networks.
-
-    Attributes:
-        results: They.
-        networks: By number: how each was drawn, and its operators.
-        rules: The fusion rules of the runtime there; None where no probe was looked at.
-        threads: The thread counts, the one with most networks first.
-    """
-
-    results: Results
-    networks: Mapping[int, tuple[MicroNetwork, OperatorTable]]
-    rules: tuple[str, ...] | None
-    threads: Sequence[int]
-
-    @classmethod
-    def of(cls, results: Results, plan: Plan) -> _Measured:
-        if not results.networks:
-            raise DeviceError(f"{results.path} has no network that was timed; run run.py on the device again")
-        networks = {
-            planned.number: (planned.network, read_onnx(planned.network.model, batch=planned.network.batch))
-            for planned in networks_of(results, plan)
-        }
-        probed = [
-            (planned.network, _nodes(results.probes[planned.number].nodes)) for planned in probes_of(results, plan)
-        ]
-        counts = Counter(threads for _, threads in results.networks)
-        return cls(results, networks, best_rules(probed) if probed else None, [n for n, _ in counts.most_common()])
-
-    def fittable(self, threads: int) -> bool:
-        """Whether there are profiles enough for a fit, and the rules under which to read them."""
-        profiled = [line for line in self.lines(threads) if line.nodes and line.slowdown <= SLOW]
-        return self.rules is not None and len(profiled) >= FEWEST_TO_FIT
-
-    def lines(self, threads: int) -> list[NetworkLine]:
-        """The networks at one thread count."""
-        return [line for (_, count), line in sorted(self.results.networks.items()) if count == threads]
-
-    def samples(self, threads: int, rules: Sequence[str]) -> list[Sample]:
-        """The networks at one thread count, with their kernels under some fusion rules."""
-        return [self._sample(line, rules) for line in self.lines(threads)]
-
-    def _sample(self, line: NetworkLine, rules: Sequence[str]) -> Sample:
-        network, table = self.networks[line.network]
-        kernels = fuse(table, rules)
-        nodes = _nodes(line.nodes or ())
-        pairs = {place: node.microseconds for place, node in pair(kernels, nodes)}
-        return Sample(
-            index=line.network,
-            threads=line.threads,
-            held_out=line.network % HELD_OUT == 0,
-            style=network.style,
-            batch=network.batch,
-            total_us=line.us,
-            complete=len(pairs) == len(kernels) == len(nodes),
-            seconds=line.seconds,
-            kernels=TimedKernel.all(kernels, pairs),
-        )
-
-    def kinds(self, threads: int) -> list[str]:
-        """What the networks at a thread count are like."""
-        return [_kind(self.networks[line.network][0].style, self.kernels(line.network)) for line in self.lines(threads)]
-
-    def kernels(self, number: int) -> Sequence[Kernel]:
-        """Of a network, without what rules differ in."""
-        return fuse(self.networks[number][1], ())
-
-    def notes(self) -> list[str]:
-        """What people should know about the measurements."""
-        notes, lines = list(self.results.notes), list(self.results.networks.values())
-        disturbed = sum(line.slowdown > SLOW for line in lines)
-        if disturbed > _NOISY * len(lines):
-            notes.append(
-                f"the device was noisy: {disturbed} of {len(lines)} timings were disturbed; stop what else runs there"
-            )
-        if self.results.refused:
-            notes.append(f"onnxruntime there did not run {self.results.refused} of the networks")
-        if self.rules is None:
-            notes.append("no probe was looked at, so the fusion rules are those of the adapted device")
-        return notes
-
-
-def _kind(style: str, kernels: Iterable[Kernel]) -> str:
-    return kind_of(style, [kernel.format for kernel in kernels if kernel.kind in MAC_KINDS])
-
-
-def _nodes(rows: Iterable[tuple[str, str, int, float]]) -> list[TimedNode]:
-    return [TimedNode(*row) for row in rows]
-
-
 # --- fitted --------------------------------------------------------------------------------------------------------
 
 
-def _fitted(name: str, measured: _Measured) -> Imported:
+def _fitted(name: str, measured: Measured) -> Imported:
     """As ``calibrate`` does, from the networks that were timed on a quiet machine."""
     rules = measured.rules or ()
-    counts = [count for count in measured.threads if measured.fittable(count)]
-    samples = [
-        sample
-        for count in counts
-        for sample, line in zip(measured.samples(count, rules), measured.lines(count), strict=True)
-        if line.nodes and line.slowdown <= SLOW
-    ]
+    counts = [count for count in measured.threads if measured.profiled(count) >= FEWEST_TO_FIT]
+    samples = [sample for count in counts for sample in measured.samples(count, rules, quiet=True)]
     header = measured.results.header
     facts = {
         "machine": _machine_name(header.machine, header.onnxruntime),
@@ -298,9 +166,8 @@ def _machine_name(facts: MachineFacts, runtime: str) -> str:
 # --- adapted -------------------------------------------------------------------------------------------------------
 
 
-def _adapted(name: str, measured: _Measured, known: Sequence[Device]) -> Imported:
+def _adapted(name: str, measured: Measured, known: Sequence[Device]) -> Imported:
     threads = measured.threads[0]
-    lines = measured.lines(threads)
 
     @cache
     def table(rules: tuple[str, ...]) -> SampleTable:
@@ -309,8 +176,7 @@ def _adapted(name: str, measured: _Measured, known: Sequence[Device]) -> Importe
     def prices(device: Device) -> BasePrices:
         return BasePrices.of(device, table(measured.rules or tuple(device.fusion)), threads)
 
-    latencies = Latencies.of(np.array([line.us for line in lines]), _doubts_of(lines), measured.kinds(threads))
-    ranked = adapt(known, prices, latencies)
+    ranked = adapt(known, prices, measured.latencies(threads))
     best = ranked[0]
     device = _device(name, best, measured, threads)
     return Imported(
@@ -329,18 +195,13 @@ def _adapted(name: str, measured: _Measured, known: Sequence[Device]) -> Importe
     )
 
 
-def _doubts_of(lines: Sequence[NetworkLine]) -> NDArray[np.float64]:
-    """A standard error of every latency, as a fraction: how its runs spread, and how disturbed the device was."""
-    return np.array([math.hypot(line.spread / _SPREAD_OF_ONE, max(0.0, line.slowdown - 1)) for line in lines])
-
-
 def _doubts(best: Adapted) -> Iterable[str]:
     """What speaks against an adapted device."""
     found = best.validation
     if found.rms_log > LARGE_ERROR:
         yield (
-            f"the error is large (root mean square {found.rms_log:.0%}): {best.prices.device.name} is not much like this "
-            "device, or the device was noisy; measure a bundle with profiles, or more networks"
+            f"the error is large (root mean square {found.rms_log:.0%}): {best.prices.device.name} is not much like "
+            "this device, or the device was noisy; measure a bundle with profiles, or more networks"
         )
     if lacking := best.prices.lacking:
         worst = sorted(lacking, key=lambda what: -lacking[what])[:4]
@@ -348,7 +209,7 @@ def _doubts(best: Adapted) -> Iterable[str]:
         yield f"{best.prices.device.name} has no rate of its own for {listed}: their prices are guessed from others"
 
 
-def _device(name: str, best: Adapted, measured: _Measured, threads: int) -> Device:
+def _device(name: str, best: Adapted, measured: Measured, threads: int) -> Device:
     header, base, found = measured.results.header, best.prices.device, best.validation
     facts = header.machine
     method = (
@@ -376,13 +237,7 @@ def _device(name: str, best: Adapted, measured: _Measured, threads: int) -> Devi
         sources["fusion"] = (
             "The rules under which most kernels of twelve networks are those that the runtime executes there."
         )
-    if (exponent := _exponent(measured)) is not None:
+    if (exponent := measured.thread_exponent()) is not None:
         update["thread_exponent"] = exponent
         sources["thread_exponent"] = "The median gain of networks that were timed there at both thread counts."
     return adapted_device(best, threads, update, sources)
-
-
-def _exponent(measured: _Measured) -> float | None:
-    """How latency falls with threads, where two counts were measured."""
-    totals = {count: {line.network: line.us for line in measured.lines(count)} for count in measured.threads}
-    return gain_exponent(totals) if len(totals) > 1 else None

@@ -137,7 +137,7 @@ def test_results_of_another_machine_are_not_gone_on_with(bundle: Path, capsys: p
 def test_profiles_are_fitted_as_a_calibration_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a runtime that blocks no channels, as on another processor: the probes say so."""
     monkeypatch.setattr(importing, "FEWEST_TO_FIT", 15)
-    monkeypatch.setattr("kneepoint.deployment.bundles.importing.SLOW", float("inf"))  # tests run side by side
+    monkeypatch.setattr("kneepoint.deployment.bundles.measured.SLOW", float("inf"))  # tests run side by side
     options = device_program.session_options
 
     def extended(threads: int, others: list[int]) -> Any:
