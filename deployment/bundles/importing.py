@@ -21,8 +21,8 @@ from kneepoint.hardware_models.device import NAME, Cache, Device
 from kneepoint.hardware_models.devices import list_devices, load_device, user_folder
 from kneepoint.tasks.errors import DeviceError
 
-FEWEST_TO_FIT = 200
-"""Networks with profiles, from which on a fitted model is better than an adapted one (benchmarks/few_shot.py)."""
+FEWEST_TO_FIT = 100
+"""Networks with profiles, from which on a fitted model was no worse than an adapted one (benchmarks/few_shot.py)."""
 LARGE_ERROR = 0.25
 _USUAL_MEMORY_MB = 1000.0
 
@@ -73,7 +73,7 @@ def import_results(
 ) -> Imported:
     """Make a device of what a bundle has measured, and write its file to the user's data folder.
 
-    With 200 networks and more that were profiled, it is fitted as ``kneepoint devices calibrate`` fits this machine.
+    With 100 networks and more that were profiled, it is fitted as ``kneepoint devices calibrate`` fits this machine.
     With fewer, 20 at least, that known device is adapted whose cross-validated error is smallest.
 
     Args:
