@@ -20,17 +20,19 @@ A known device was told the latencies of 20, 50 or 100 networks of a small bundl
 MobileNetV3, EfficientNet, ConvNeXt, ViT, BERT, and small ones; in float32 and 8 bits, whole and with half their
 channels; batch 1; {lowest:.3f} to {highest:.1f} ms on one thread).
 
-The other devices are the same machine ({machine}), set otherwise: on two threads (held-out networks take
-{two:.2f} times as long there, the median); with half a core, by {quota} ({half:.2f} times); and at the extended level
-of ONNX Runtime's optimizer, whose kernels block no channels ({extended:.2f} times). All settings were visited in turns,
-three times a network, and the lower quartile counts. The machine was shared with other work, and
-noisy, while this was measured and while `{base}` was calibrated: errors here are those of a bad day. On its own held-out networks the calibration was off by
-{calibration:.0%} on average, {within:.0%} of them within 10 %.
+The other devices are the same machine ({machine}),
+set otherwise: on two threads (held-out networks take {two:.2f} times as long there, the median); with half a core, by
+{quota} ({half:.2f} times); and at the extended level of ONNX Runtime's optimizer, whose kernels block no
+channels ({extended:.2f} times). All settings were visited in turns, three times a network, and the lower quartile
+counts. The machine was shared with other work, and noisy, while this was measured and while `{base}` was calibrated:
+errors here are those of a bad day. On its own held-out networks the calibration was off by {calibration:.0%} on
+average, {within:.0%} of them within 10 %.
 
 *One factor* scales the known device as a whole; *adapted* is what `kneepoint devices import` does; *fitted from
 nothing* is the model of `kneepoint devices calibrate`, given a profile of every kernel, which a small bundle does not
-have (a kernel that it never saw takes no time; under the quota its profiles are those without it, times two). *Stated* is the root mean square of logarithms that cross-validation states, *true* the same on the held-out
-networks. With 20 and 50 networks, figures are means over three draws.
+have (a kernel that it never saw takes no time; under the quota its profiles are those without it, times two). *Stated*
+is the root mean square of logarithms that cross-validation states, *true* the same on the held-out networks. With 20
+and 50 networks, figures are means over three draws.
 """
 
 
