@@ -22,8 +22,9 @@ from kneepoint.hardware_models.devices import list_devices, load_device, user_fo
 from kneepoint.tasks.errors import DeviceError
 
 FEWEST_TO_FIT = 100
-"""Networks with profiles, from which on a fit beats a device that is adapted, unless that one is calibrated and runs the
-same kernels (docs/few_shot.md); it is asked for by its name then."""
+"""Networks with profiles, from which on a fit beats a device that is adapted, unless that one is calibrated and runs
+the same kernels (docs/few_shot.md); it is asked for by its name then.
+"""
 LARGE_ERROR = 0.25
 _USUAL_MEMORY_MB = 1000.0
 
