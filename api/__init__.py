@@ -20,6 +20,8 @@ import kneepoint.search  # noqa: F401 - its module is made callable below
 if TYPE_CHECKING:
     from kneepoint.compression.distillation import Distillation
     from kneepoint.compression.settings import CompressionSettings, QuantizationSettings
+    from kneepoint.deployment.bundles.importing import import_results
+    from kneepoint.deployment.bundles.writing import write_bundle
     from kneepoint.deployment.measuring import compare_latency, measure
     from kneepoint.front_door import export, inspect, open_front, resume, search
     from kneepoint.hardware_models.devices import list_devices, load_device
@@ -82,6 +84,7 @@ _HOMES = {
     "Workers": "kneepoint.search.workers.settings",
     "compare_latency": "kneepoint.deployment.measuring",
     "export": "kneepoint.front_door",
+    "import_results": "kneepoint.deployment.bundles.importing",
     "inspect": "kneepoint.front_door",
     "joint_space": "kneepoint.spaces.joint_space",
     "list_devices": "kneepoint.hardware_models.devices",
@@ -90,6 +93,7 @@ _HOMES = {
     "objective": "kneepoint.objectives.objective",
     "open_front": "kneepoint.front_door",
     "resume": "kneepoint.front_door",
+    "write_bundle": "kneepoint.deployment.bundles.writing",
 }
 
 __all__ = [
@@ -123,6 +127,7 @@ __all__ = [
     "Workers",
     "compare_latency",
     "export",
+    "import_results",
     "inspect",
     "joint_space",
     "list_devices",
@@ -134,6 +139,7 @@ __all__ = [
     "open_front",
     "resume",
     "search",
+    "write_bundle",
 ]
 
 

@@ -336,6 +336,54 @@ def calibrate_device(
         _print(line)
 
 
+@devices_app.command("bundle")
+@reported
+def bundle_device(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    networks: Annotated[int | None, typer.Option("--networks", help="How many; by default 600, with --few 60.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random networks.")] = 0,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="A count to measure there, once for each; by default 1.")
+    ] = None,
+    few: Annotated[
+        bool, typer.Option("--few", help="20 to 100 networks without a profiler: a few minutes on a slow board.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a folder that measures another device, which needs only Python, NumPy and onnxruntime."""
+    from kneepoint.bundles import bundle_with_progress, facts_of_bundle, lines_of_bundle
+
+    bundle = bundle_with_progress(folder, networks, seed, threads or [1], few=few)
+    if as_json:
+        _print_json(facts_of_bundle(bundle))
+        return
+    for line in lines_of_bundle(bundle):
+        _print(line)
+
+
+@devices_app.command("import")
+@reported
+def import_device(
+    results: Annotated[Path, typer.Argument(metavar="FILE", help="The results.jsonl that a bundle's run.py wrote.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the device; by default that of the file.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="D", help="Adapt this known device, whatever others could do.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a device of that name.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a device of what a bundle measured: fitted where that suffices, else the most similar known one adapted."""
+    from kneepoint.bundles import lines_of_import
+    from kneepoint.deployment.bundles import import_results
+
+    imported = import_results(results, name, base, replace=replace)
+    if as_json:
+        _print_json(imported.to_json())
+        return
+    for line in lines_of_import(imported):
+        _print(line)
+
+
 @devices_app.command("estimate")
 @reported
 def estimate(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from kneepoint.deployment.calibration.executed import pair
 from kneepoint.deployment.calibration.fitting import Fit, fit
 from kneepoint.deployment.calibration.micro_networks import MicroNetwork, draw
 from kneepoint.deployment.calibration.samples import Sample, SampleTable, TimedKernel
-from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing
-from kneepoint.deployment.machine import cores_for
+from kneepoint.deployment.calibration.stopwatch import Stopwatch, Timing, stopwatch
+from kneepoint.deployment.device_program import pinned
 from kneepoint.hardware_models.features import variants
 from kneepoint.hardware_models.fusion import fuse
 from kneepoint.hardware_models.kernels import Kernel
@@ -120,30 +118,30 @@ class Campaign:
     # --- one turn --------------------------------------------------------------------------------------------------
 
     def _turn(self, threads: int, seconds: float) -> Iterator[Sample]:
-        with _pinned(threads) as others:
-            stopwatch = Stopwatch(threads, others)
+        with pinned(threads) as others:
+            watch = stopwatch(threads, others)
             index = max((s.index for s in self.samples if s.threads == threads), default=-1) + 1
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                sample = self._sample(index, stopwatch)
+                sample = self._sample(index, watch)
                 index += 1
                 if sample is not None:
                     yield sample
 
-    def _sample(self, index: int, stopwatch: Stopwatch) -> Sample | None:
+    def _sample(self, index: int, watch: Stopwatch) -> Sample | None:
         """The network of that number, timed; None if the machine never got quiet."""
         start = time.monotonic()
         held_out = index % HELD_OUT == 0
-        network, kernels, random = self._choose(index, 1 if held_out else _POOL, stopwatch.threads)
+        network, kernels, random = self._choose(index, 1 if held_out else _POOL, watch.threads)
         model, feeds = network.model.SerializeToString(), network.feeds(random)
-        timing = self._timing(stopwatch, model, feeds)
+        timing = self._timing(watch, model, feeds)
         if timing is None:
             self.wasted += time.monotonic() - start
             return None
         pairs = {place: node.microseconds for place, node in pair(kernels, timing.nodes)}
         sample = Sample(
             index=index,
-            threads=stopwatch.threads,
+            threads=watch.threads,
             held_out=held_out,
             style=network.style,
             batch=network.batch,
@@ -153,16 +151,16 @@ class Campaign:
             kernels=TimedKernel.all(kernels, pairs),
         )
         self.wasted = 0.0
-        if stopwatch.threads in self._interest and not held_out:
-            self._interest[stopwatch.threads].learn(sample)
+        if watch.threads in self._interest and not held_out:
+            self._interest[watch.threads].learn(sample)
         return sample
 
-    def _timing(self, stopwatch: Stopwatch, model: bytes, feeds: Mapping[str, Any]) -> Timing | None:
+    def _timing(self, watch: Stopwatch, model: bytes, feeds: Mapping[str, Any]) -> Timing | None:
         """A timing on a quiet machine; None if there is none, or the runtime does not run the network."""
         for _ in range(_TRIES):
             self.tries += 1
             try:
-                timing = stopwatch.time(model, feeds)
+                timing = watch.time(model, feeds)
             except Exception as error:  # onnxruntime raises its own unrelated types
                 self._refuse(error)
                 return None
@@ -235,21 +233,3 @@ class _Interest:
 
 def _untimed(kernels: Sequence[Kernel]) -> Sample:
     return Sample(0, 1, False, "", 1, 0.0, False, 0.0, TimedKernel.all(kernels, {}))
-
-
-@contextmanager
-def _pinned(threads: int) -> Iterator[Sequence[int]]:
-    """This thread on the first of as many cores as there are threads; gives the others, where a system lets one choose.
-
-    A program and its threads on one set of cores would do, if they spread over it; they sometimes do not.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield ()
-        return
-    before = os.sched_getaffinity(0)
-    first, *others = cores_for(threads)
-    os.sched_setaffinity(0, {first})
-    try:
-        yield others
-    finally:
-        os.sched_setaffinity(0, before)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from kneepoint.deployment.device_program import TimedNode, read_profile, steady_mean
 from kneepoint.hardware_models.kernels import Kernel
 
+__all__ = ["TimedNode", "pair", "read_profile", "steady_mean"]
+
 _BLOCK = 16
-_EVENT = "_kernel_time"
-_TRUNCATED_US = 0.5
-"""The profiler cuts durations off to whole microseconds."""
 
 _FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("Conv", "FusedConv"), "conv fp32"),
@@ -57,47 +50,6 @@ _FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), "view"),
 }
 _CONVOLUTIONS = frozenset({"conv", "depthwise_conv", "grouped_conv"})
-
-
-@dataclass(frozen=True)
-class TimedNode:
-    """A node as the profiler saw it.
-
-    Attributes:
-        name: Of the node, as far as the optimizer kept it.
-        operator: What the runtime calls it.
-        elements: Of its first output.
-        microseconds: A robust mean over the runs; what the profiler itself takes is still in it.
-    """
-
-    name: str
-    operator: str
-    elements: int
-    microseconds: float
-
-
-def read_profile(path: Path, skip: int = 2) -> list[TimedNode]:
-    """The nodes of a profile that ONNX Runtime wrote, in the order in which they ran.
-
-    Args:
-        path: The file.
-        skip: Runs to leave out in front, while caches and clocks warm up.
-    """
-    durations: dict[str, list[float]] = defaultdict(list)
-    arguments: dict[str, Mapping[str, Any]] = {}
-    for event in json.loads(path.read_text(encoding="utf-8")):
-        if event.get("cat") == "Node" and event["name"].endswith(_EVENT):
-            durations[event["name"]].append(event["dur"])
-            arguments[event["name"]] = event["args"]
-    return [
-        TimedNode(
-            name=name.removesuffix(_EVENT),
-            operator=arguments[name]["op_name"],
-            elements=_elements(arguments[name]),
-            microseconds=steady_mean(times[skip:]) + _TRUNCATED_US,
-        )
-        for name, times in durations.items()
-    ]
 
 
 def pair(kernels: Sequence[Kernel], nodes: Sequence[TimedNode]) -> list[tuple[int, TimedNode]]:
@@ -179,16 +131,3 @@ def _family(kernel: Kernel) -> str:
     if kernel.kind == "select":
         return "cast" if kernel.function == "Cast" else kernel.function
     return kernel.kind
-
-
-def _elements(arguments: Mapping[str, Any]) -> int:
-    outputs = arguments.get("output_type_shape") or [{"none": [0]}]
-    (shape,) = outputs[0].values()
-    return math.prod(shape)
-
-
-def steady_mean(times: Sequence[float]) -> float:
-    """The mean without the slowest third, which interruptions reach, and without the fastest few."""
-    ordered = np.sort(np.asarray(times, np.float64))
-    count = len(ordered)
-    return float(ordered[count // 20 : max(1, count - count // 3)].mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,14 @@ def floors_us(table: SampleTable) -> dict[str, float]:
 
 def thread_exponent(samples: Sequence[Sample], threads: Sequence[int]) -> float | None:
     """How latency falls with threads: the exponent between the smallest and the largest count; None for one count."""
-    low, high = min(threads), max(threads)
-    totals = {
-        count: {s.index: s.total_us for s in samples if s.threads == count and s.held_out} for count in (low, high)
-    }
+    return gain_exponent(
+        {count: {s.index: s.total_us for s in samples if s.threads == count and s.held_out} for count in threads}
+    )
+
+
+def gain_exponent(totals: Mapping[int, Mapping[int, float]]) -> float | None:
+    """The same, of latencies by thread count and network; None where no network has both."""
+    low, high = min(totals), max(totals)
     both = sorted(totals[low].keys() & totals[high].keys())
     if low == high or not both:
         return None

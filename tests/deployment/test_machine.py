@@ -5,7 +5,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from kneepoint.deployment import machine
+from kneepoint.deployment import device_program, machine
 from kneepoint.deployment.machine import cores_for, machine_name, usable_cores
 from kneepoint.tasks.errors import InputError
 
@@ -21,7 +21,8 @@ def described(folder: Path, siblings: list[str], capacities: list[int] | None = 
 
 @pytest.fixture
 def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "usable_cores", lambda: [0, 1, 2, 3])
+    for module in (machine, device_program):
+        monkeypatch.setattr(module, "usable_cores", lambda: [0, 1, 2, 3])
 
 
 @pytest.mark.usefixtures("_four_cores")

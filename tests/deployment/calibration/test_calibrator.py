@@ -19,7 +19,7 @@ def test_a_calibration_writes_a_device_that_prices_networks(tmp_path: Path, monk
     monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / name)
     monkeypatch.setattr("kneepoint.deployment.calibration.calibrator._LEAST_MINUTES", 0.01)
     monkeypatch.setattr("kneepoint.deployment.calibration.calibrator._FEWEST_NETWORKS", 3)
-    monkeypatch.setattr("kneepoint.deployment.calibration.stopwatch._SLOW", float("inf"))  # tests run side by side
+    monkeypatch.setattr("kneepoint.deployment.device_program.SLOW", float("inf"))  # tests run side by side
     made = calibrate("mine", minutes=0.07, threads=(1,))
     device = load_device("mine")
     assert made.path.is_file()

@@ -14,7 +14,7 @@ from kneepoint.tasks.errors import DeviceError
 
 
 def test_a_campaign_keeps_every_network_and_holds_some_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kneepoint.deployment.calibration.stopwatch._SLOW", float("inf"))  # tests run side by side
+    monkeypatch.setattr("kneepoint.deployment.device_program.SLOW", float("inf"))  # tests run side by side
     heard: list[Progress] = []
     file = tmp_path / "samples.jsonl"
     file.write_text("header\n")
