@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,17 +51,19 @@ class Sample:
         return self._facts[0]
 
     @property
-    def launches(self) -> float:
-        """Kernels, and one for the inference itself."""
+    def kernels(self) -> int:
+        """How many there are."""
         return self._facts[1]
 
     @property
-    def weight_bytes(self) -> float:
-        """Of all kernels."""
-        return self._facts[2]
+    def streamed_ms(self) -> float:
+        """Milliseconds of reading the weights that the accelerator has no room for."""
+        memory = self.system.on_chip_weights
+        beyond = max(self._facts[2] - memory.mb * 1e6, 0.0) if memory else 0.0
+        return beyond / (memory.stream_gb_s * 1e6) if memory else 0.0
 
     @property
-    def _facts(self) -> tuple[Floats, float, float]:
+    def _facts(self) -> tuple[Floats, int, float]:
         system = self.system
         return _facts(self.network, self.batch, system.precision, system.fusion, system.keeps_norms)
 
@@ -69,13 +71,13 @@ class Sample:
 @cache
 def _facts(
     network: str, batch: int, precision: Precision, fusion: tuple[str, ...], norms: bool
-) -> tuple[Floats, float, float]:
+) -> tuple[Floats, int, float]:
     rows = Workload.of(build(network, batch, norms=norms, precision=precision), fusion)
-    codes, parts = class_codes(rows), None
+    codes = class_codes(rows)
     parts = work(rows, codes)
     total = np.zeros((len(KERNEL_CLASSES), len(WORK)))
     np.add.at(total, codes[codes >= 0], parts[codes >= 0])
-    return total, len(rows) + 1.0, float(rows.weight_bytes.sum())
+    return total, len(rows), float(rows.weight_bytes.sum())
 
 
 def samples(rows: Iterable[PublishedLatency] | None = None) -> dict[System, list[Sample]]:
@@ -115,6 +117,6 @@ def _sample(system: System, network: str, batch: int, rows: list[PublishedLatenc
     )
 
 
-def families(found: Mapping[System, list[Sample]]) -> tuple[str, ...]:
+def families(found: Mapping[System, Sequence[Sample]]) -> tuple[str, ...]:
     """Families of networks in ``found``, sorted."""
     return tuple(sorted({sample.family for entries in found.values() for sample in entries}))

@@ -1,0 +1,247 @@
+"""Rates of classes of kernels, fitted to published latencies of whole networks: all systems of a world at once.
+
+A handful of networks cannot say what each class of kernels costs on a system. But systems that share a runtime resemble
+each other, and so do runtimes: the cost of a class is that of the world, times what is special about the family of
+runtimes, times what is special about the system, each drawn towards nothing special (a hierarchical model with normal
+priors on logarithms; Gelman et al., Bayesian Data Analysis, 3rd ed., chapter 5). Its most likely values are found by
+Levenberg-Marquardt steps on errors that grow slowly where they are large (Cauchy's), from which what only one system
+knows is eliminated (Schur complement), so that hundreds of systems take seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK
+from kneepoint.hardware_models.published.priors import Priors
+from kneepoint.hardware_models.published.samples import Sample
+from kneepoint.hardware_models.published.systems import System
+
+Floats = NDArray[np.float64]
+_COSTS, _PARTS = len(KERNEL_CLASSES) + 2, len(WORK) - 1
+_SHARED = _COSTS + len(KERNEL_CLASSES) * _PARTS
+_SPEED_WIDTH = 10.0
+_CAUCHY = 2.5
+"""Standard deviations from where on errors count ever less."""
+_ENOUGH = 6
+"""Networks of one family that count fully; more share the weight of so many."""
+_LONGEST_STEP, _STEPS, _TRIES = 1.5, 60, 8
+_CONVERGED = 2e-4
+
+
+@dataclass
+class Values:
+    """What is fitted, all of it logarithms of factors that are 1 a priori.
+
+    Attributes:
+        system: (systems, 1 + classes + 2): the speed of all, the cost of each class, of a launch and of an inference.
+        family: (families of runtimes, shared): costs, and the parts of the work of each class.
+        world: (shared,).
+    """
+
+    system: Floats
+    family: Floats
+    world: Floats
+
+    def moved(self, step: Values) -> Values:
+        """One step further."""
+        return Values(self.system + step.system, self.family + step.family, self.world + step.world)
+
+
+@dataclass
+class Hierarchy:
+    """A fit of all systems of one world.
+
+    Attributes:
+        systems: In order.
+        samples: Of all systems, one system after the other.
+        priors: Of the world.
+        values: As far as they are fitted.
+    """
+
+    systems: Sequence[System]
+    samples: Sequence[Sample]
+    priors: Priors
+    values: Values = field(init=False)
+
+    @classmethod
+    def of(cls, found: Mapping[System, Sequence[Sample]], priors: Priors) -> Hierarchy:
+        """The fit to ``found``, converged."""
+        hierarchy = cls(tuple(found), tuple(sample for entries in found.values() for sample in entries), priors)
+        for robust in (False, True):
+            hierarchy._descend(robust)
+        return hierarchy
+
+    def __post_init__(self) -> None:
+        """Begin with nothing special, at the median speed of every system."""
+        self.values = Values(
+            np.zeros((len(self.systems), 1 + _COSTS)), np.zeros((len(self.groups), _SHARED)), np.zeros(_SHARED)
+        )
+        error = self._target - np.log(self._times(self.values)[0])
+        for index in range(len(self.systems)):
+            self.values.system[index, 0] = np.median(error[self._rows(index)])
+
+    # --- what is asked of a fit -------------------------------------------------------------------------------------
+
+    def costs_ms(self, system: System) -> tuple[Floats, Floats]:
+        """(classes + 2,) milliseconds of an operation, a launch and an inference; (classes, 3) operations of other parts."""
+        place = list(self.systems).index(system)
+        shared = self.values.family[self._group[place]] + self.values.world
+        return self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
+
+    def latency_ms(self, sample: Sample) -> float:
+        """Milliseconds of a network on one of the systems."""
+        costs, parts = self.costs_ms(sample.system)
+        work = sample.work[:, 0] + (sample.work[:, 1:] * parts).sum(1)
+        return float(work @ costs[:-2] + sample.kernels * costs[-2] + costs[-1] + sample.streamed_ms)
+
+    # --- the data as arrays -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Families of runtimes."""
+        return tuple(sorted({system.group for system in self.systems}))
+
+    @cached_property
+    def _group(self) -> NDArray[np.int64]:
+        return np.array([self.groups.index(system.group) for system in self.systems])
+
+    @cached_property
+    def _place(self) -> NDArray[np.int64]:
+        places = {system: place for place, system in enumerate(self.systems)}
+        return np.array([places[sample.system] for sample in self.samples])
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.int64]:
+        return np.searchsorted(self._place, np.arange(len(self.systems) + 1))
+
+    def _rows(self, system: int) -> slice:
+        return slice(self._bounds[system], self._bounds[system + 1])
+
+    @cached_property
+    def _target(self) -> Floats:
+        return np.log([sample.latency_ms for sample in self.samples])
+
+    @cached_property
+    def _work(self) -> Floats:
+        return np.array([sample.work for sample in self.samples])
+
+    @cached_property
+    def _launches(self) -> Floats:
+        """(samples, 2): of kernels, and of the inference."""
+        return np.array([(sample.kernels, 1.0) for sample in self.samples])
+
+    @cached_property
+    def _streamed(self) -> Floats:
+        return np.array([sample.streamed_ms for sample in self.samples])
+
+    @cached_property
+    def _weight(self) -> Floats:
+        """Roots: a family of which many sizes were measured says little more than one of which a few were."""
+        counts = Counter((sample.system, sample.family) for sample in self.samples)
+        return np.sqrt([min(1.0, _ENOUGH / counts[sample.system, sample.family]) for sample in self.samples])
+
+    @cached_property
+    def _precisions(self) -> tuple[Floats, Floats, Floats]:
+        """Inverse variances of systems', families' and the world's values."""
+        prior, parts = self.priors, len(KERNEL_CLASSES) * _PARTS
+        family = np.minimum(prior.cost_width, prior.family_width)
+        widths = (
+            np.concatenate(([_SPEED_WIDTH], prior.system_width)),
+            np.concatenate((family, np.full(parts, 0.7 * prior.part_width))),
+            np.concatenate((prior.cost_width, np.full(parts, prior.part_width))),
+        )
+        system, group, world = (width**-2.0 for width in widths)
+        return system, group, world
+
+    # --- the model --------------------------------------------------------------------------------------------------
+
+    def _part_logs(self, shared: Floats) -> Floats:
+        return self.priors.part + shared[..., _COSTS:].reshape(*shared.shape[:-1], len(KERNEL_CLASSES), _PARTS)
+
+    def _costs(self, system: Floats, shared: Floats) -> Floats:
+        return np.asarray(np.exp(self.priors.cost + shared[..., :_COSTS] + system[..., 1:] + system[..., :1]))
+
+    def _times(self, values: Values) -> tuple[Floats, Floats, Floats]:
+        """(samples,) milliseconds; what each cost (samples, classes + 2) and part (samples, classes, 3) takes of it."""
+        shared = values.family[self._group[self._place]] + values.world
+        costs = self._costs(values.system[self._place], shared)
+        parts = self._work[:, :, 1:] * np.exp(self._part_logs(shared))
+        work = np.column_stack((self._work[:, :, 0] + parts.sum(2), self._launches))
+        shares = work * costs
+        return shares.sum(1) + self._streamed, shares, parts * costs[:, :-2, None]
+
+    def _loss(self, values: Values, robust: bool) -> float:
+        error = (np.log(self._times(values)[0]) - self._target) / self.priors.noise
+        squares = _CAUCHY**2 * np.log1p((error / _CAUCHY) ** 2) if robust else error**2
+        system, family, world = self._precisions
+        special = (system * values.system**2).sum() + (family * values.family**2).sum() + world @ values.world**2
+        return 0.5 * float((self._weight**2 * squares).sum() + special)
+
+    # --- descending -------------------------------------------------------------------------------------------------
+
+    def _descend(self, robust: bool) -> None:
+        damping, loss = 1e-2, self._loss(self.values, robust)
+        for _ in range(_STEPS):
+            before = loss
+            for _ in range(_TRIES):
+                moved = self.values.moved(self._step(damping, robust))
+                if (after := self._loss(moved, robust)) < loss:
+                    self.values, loss, damping = moved, after, max(damping / 5, 1e-6)
+                    break
+                damping *= 5
+            if before - loss < _CONVERGED * before:
+                return
+
+    def _step(self, damping: float, robust: bool) -> Values:
+        own, shared, error = self._slopes(robust)
+        size = (len(self.groups) + 1) * _SHARED
+        matrix, right = np.zeros((size, size)), np.zeros(size)
+        solved = []
+        for index in range(len(self.systems)):
+            rows, group = self._rows(index), self._group[index] * _SHARED
+            answer, curvature, slope = self._eliminated(index, own[rows], shared[rows], error[rows], damping)
+            solved.append(answer)
+            for first in (group, size - _SHARED):
+                right[first : first + _SHARED] += slope
+                for second in (group, size - _SHARED):
+                    matrix[first : first + _SHARED, second : second + _SHARED] += curvature
+        _, family, world = self._precisions
+        precision = np.concatenate((np.tile(family, len(self.groups)), world))
+        right += precision * np.concatenate((self.values.family.ravel(), self.values.world))
+        matrix[np.diag_indices(size)] = (matrix.diagonal() + precision) * (1 + damping)
+        step = -np.linalg.solve(matrix, right)
+        families, worlds = step[:-_SHARED].reshape(-1, _SHARED), step[-_SHARED:]
+        systems = [
+            -(entry[:, -1] + entry[:, :-1] @ (families[self._group[i]] + worlds)) for i, entry in enumerate(solved)
+        ]
+        return Values(*(np.clip(part, -_LONGEST_STEP, _LONGEST_STEP) for part in (np.array(systems), families, worlds)))
+
+    def _slopes(self, robust: bool) -> tuple[Floats, Floats, Floats]:
+        """Weighted derivatives by a system's values and by shared ones, and weighted errors."""
+        times, shares, parts = self._times(self.values)
+        error = np.log(times) - self._target
+        weight = self._weight / self.priors.noise
+        if robust:
+            weight = weight / np.sqrt(1 + (error / self.priors.noise / _CAUCHY) ** 2)
+        share = shares / times[:, None]
+        own = np.column_stack((share.sum(1), share)) * weight[:, None]
+        shared = np.column_stack((share, (parts / times[:, None, None]).reshape(len(times), -1))) * weight[:, None]
+        return own, shared, error * weight
+
+    def _eliminated(
+        self, index: int, own: Floats, shared: Floats, error: Floats, damping: float
+    ) -> tuple[Floats, Floats, Floats]:
+        """A system's step as a function of the shared one, and what is left for that: curvature and slope."""
+        precision = self._precisions[0]
+        block = own.T @ own
+        block[np.diag_indices(len(block))] = (block.diagonal() + precision) * (1 + damping)
+        mixed, slope = own.T @ shared, own.T @ error + precision * self.values.system[index]
+        answer = np.linalg.solve(block, np.column_stack((mixed, slope)))
+        return answer, shared.T @ shared - mixed.T @ answer[:, :-1], shared.T @ error - mixed.T @ answer[:, -1]

@@ -1,0 +1,96 @@
+"""What is believed of rates before any latency is seen: how fast classes of kernels run, relative to pointwise ones.
+
+A world of systems has beliefs of its own: an accelerator multiplies so fast that launches and memory cost the work of
+millions. They are wide, and only decide where no published network says anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK, KernelClass
+from kneepoint.hardware_models.published.systems import World
+
+Floats = NDArray[np.float64]
+_OF_PRODUCTS: tuple[KernelClass, ...] = ("pointwise", "convolution", "winograd", "stem", "grouped", "matmul")
+_NEXT_TO_NOTHING = 1e-6
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Means and widths, in logarithms.
+
+    Attributes:
+        cost: (classes + 2,) of an operation of each class relative to a pointwise one, of a launch, of an inference.
+        cost_width: (classes + 2,) standard deviations.
+        part: (classes, 3) of an element read, written, and of a weight, relative to an operation of the class.
+        part_width: Standard deviation of all of them.
+        family_width: By how much at most a family of runtimes differs from all.
+        system_width: (classes + 2,) by how much a system differs from its family.
+        noise: Of a published latency, for a network like those that were fitted to.
+    """
+
+    cost: Floats
+    cost_width: Floats
+    part: Floats
+    part_width: float
+    family_width: float
+    system_width: Floats
+    noise: float
+
+
+def _priors(
+    costs: Mapping[KernelClass, float],
+    launch: tuple[float, float],
+    inference: tuple[float, float],
+    products: tuple[float, float, float],
+    system_width: float,
+) -> Priors:
+    """``launch`` and ``inference`` are means and widths."""
+    widths: dict[KernelClass, float] = {
+        "pointwise": 0.05, "convolution": 0.3, "winograd": 0.4, "stem": 0.5, "grouped": 0.4, "matmul": 0.5,
+        "vector": 0.4,
+    }  # fmt: skip
+    moved: dict[KernelClass, tuple[float, float, float]] = {"depthwise": (0.5, 0.5, 0.5), "vector": (1.0, 1.0, 0.5)}
+    nothing = (_NEXT_TO_NOTHING,) * (len(WORK) - 1)
+    parts = [moved.get(name, products if name in _OF_PRODUCTS else nothing) for name in KERNEL_CLASSES]
+    own: dict[KernelClass, float] = {"pointwise": 0.1, "convolution": 0.2, "winograd": 0.2}
+    return Priors(
+        cost=np.log([*(costs[name] for name in KERNEL_CLASSES), launch[0], inference[0]]),
+        cost_width=np.array([*(widths.get(name, 0.65) for name in KERNEL_CLASSES), launch[1], inference[1]]),
+        part=np.log(np.array(parts)),
+        part_width=0.5,
+        family_width=0.5,
+        system_width=np.array(
+            [
+                *(min(own.get(name, system_width), system_width) for name in KERNEL_CLASSES),
+                launch[1] * 0.7,
+                inference[1],
+            ]
+        ),
+        noise=0.08,
+    )
+
+
+_CPU: Mapping[KernelClass, float] = {
+    "pointwise": 1, "convolution": 1, "winograd": 0.8, "stem": 2, "depthwise": 5, "vector": 4, "grouped": 1.5,
+    "pool": 2, "elementwise": 12, "copy": 12, "norm": 20, "matmul": 2,
+}  # fmt: skip
+_ACCELERATOR: Mapping[KernelClass, float] = {
+    "pointwise": 1, "convolution": 0.8, "winograd": 0.8, "stem": 3, "depthwise": 20, "vector": 30, "grouped": 4,
+    "pool": 30, "elementwise": 100, "copy": 100, "norm": 200, "matmul": 3,
+}  # fmt: skip
+_MICROCONTROLLER: Mapping[KernelClass, float] = {
+    "pointwise": 1, "convolution": 1, "winograd": 1, "stem": 1.3, "depthwise": 2, "vector": 1.5, "grouped": 1.5,
+    "pool": 2, "elementwise": 4, "copy": 2, "norm": 50, "matmul": 1.5,
+}  # fmt: skip
+PRIORS: Mapping[World, Priors] = {
+    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), 0.5),
+    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), 0.4),
+    "microcontroller": _priors(_MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), 0.3),
+}
+"""By world of systems."""
