@@ -29,7 +29,8 @@ class Priors:
         cost_width: (classes + 2,) standard deviations.
         part: (classes, 3) of an element read, written, and of a weight, relative to an operation of the class.
         part_width: Standard deviation of all of them.
-        family_width: By how much at most a family of runtimes differs from all.
+        runtime_width: By how much at most a family of runtimes differs from all.
+        group_width: By how much at most one of its precisions differs from the family.
         system_width: (classes + 2,) by how much a system differs from its family.
         noise: Of a published latency, for a network like those that were fitted to.
     """
@@ -38,7 +39,8 @@ class Priors:
     cost_width: Floats
     part: Floats
     part_width: float
-    family_width: float
+    runtime_width: float
+    group_width: float
     system_width: Floats
     noise: float
 
@@ -50,14 +52,16 @@ class _Widths:
     Attributes:
         classes: Of classes that differ from ``_WIDTHS`` and ``_MOVED_WIDTH``.
         part: Of what an element read or written, or a weight, costs.
-        family: By how much at most a family of runtimes differs from all.
+        runtime: By how much at most a family of runtimes differs from all.
+        group: By how much at most one of its precisions differs from the family.
         system: By how much at most a system differs from its family.
         noise: Of a published latency.
     """
 
     classes: Mapping[KernelClass, float]
     part: float
-    family: float
+    runtime: float
+    group: float
     system: float
     noise: float
 
@@ -90,7 +94,8 @@ def _priors(
         cost_width=np.array([*(known.get(name, _MOVED_WIDTH) for name in KERNEL_CLASSES), launch[1], inference[1]]),
         part=np.log(np.array(parts)),
         part_width=widths.part,
-        family_width=widths.family,
+        runtime_width=widths.runtime,
+        group_width=widths.group,
         system_width=np.array([*own, launch[1] * 0.7, inference[1]]),
         noise=widths.noise,
     )
@@ -112,10 +117,10 @@ _MICROCONTROLLER: Mapping[KernelClass, float] = {
 operands are loaded more often for it. A linear layer multiplies as fast, and loads every weight for one product: half
 an operation more (``vector`` of the parts)."""
 PRIORS: Mapping[World, Priors] = {
-    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.5, 0.5, 0.08)),
-    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), _Widths({}, 0.5, 0.5, 0.4, 0.08)),
+    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.3, 0.1, 0.5, 0.08)),
+    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), _Widths({}, 0.5, 0.3, 0.2, 0.4, 0.08)),
     "microcontroller": _priors(
-        _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.08)
+        _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.3, 0.08)
     ),
 }
 """By world of systems. Most published networks of microcontrollers have next to no linear layers, and the few others
