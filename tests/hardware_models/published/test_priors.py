@@ -15,7 +15,8 @@ def test_every_class_has_a_finite_belief(world: World) -> None:
     priors, classes = PRIORS[world], len(KERNEL_CLASSES)
     shapes = (priors.cost.shape, priors.cost_width.shape, priors.system_width.shape, priors.part.shape)
     assert shapes == ((classes + 2,), (classes + 2,), (classes + 2,), (classes, len(WORK) - 1))
-    assert np.isfinite(priors.cost).all() and np.isfinite(priors.part).all()
+    assert np.isfinite(priors.cost).all()
+    assert np.isfinite(priors.part).all()
     widths = (*priors.cost_width, *priors.system_width, priors.part_width, priors.runtime_width, priors.group_width)
     assert min(*widths, priors.noise) > 0
 
