@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK
+from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD, WORK
 from kneepoint.hardware_models.published.priors import Priors
 from kneepoint.hardware_models.published.samples import Sample
 from kneepoint.hardware_models.published.systems import System
@@ -97,7 +97,10 @@ class Hierarchy:
         """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of other parts."""
         place = list(self.systems).index(system)
         shared = self.values.shared[self._above[place]].sum(0)
-        return self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
+        costs, parts = self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
+        if not system.has_winograd:
+            costs[WINOGRAD], parts[WINOGRAD] = costs[CONVOLUTION], parts[CONVOLUTION]
+        return costs, parts
 
     def latency_ms(self, sample: Sample) -> float:
         """Milliseconds of a network on one of the systems."""

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK, class_codes, work
+from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD, WORK, class_codes, work
 from kneepoint.hardware_models.published.latencies import PublishedLatency, published_latencies
 from kneepoint.hardware_models.published.systems import Precision, System, by_system
 from kneepoint.hardware_models.workload import Workload
@@ -65,15 +65,19 @@ class Sample:
     @property
     def _facts(self) -> tuple[Floats, int, float]:
         system = self.system
-        return _facts(self.network, self.batch, system.precision, system.fusion, system.keeps_norms)
+        return _facts(
+            self.network, self.batch, system.precision, system.fusion, system.keeps_norms, system.has_winograd
+        )
 
 
 @cache
 def _facts(
-    network: str, batch: int, precision: Precision, fusion: tuple[str, ...], norms: bool
+    network: str, batch: int, precision: Precision, fusion: tuple[str, ...], norms: bool, winograd: bool
 ) -> tuple[Floats, int, float]:
     rows = Workload.of(build(network, batch, norms=norms, precision=precision), fusion)
     codes = class_codes(rows)
+    if not winograd:
+        codes = np.where(codes == WINOGRAD, CONVOLUTION, codes)
     parts = work(rows, codes)
     total = np.zeros((len(KERNEL_CLASSES), len(WORK)))
     np.add.at(total, codes[codes >= 0], parts[codes >= 0])

@@ -35,6 +35,8 @@ _RUNTIMES = (
     (r"stm32n6", "neural-art"),
     (r"cube|stedge|nucleo|plumerai|hale|cmsis|microtvm|onnc|micro|tinyengine|hardware-aware", "mcu"),
 )
+_WITHOUT_WINOGRAD = ("ruy", "xnnpack", "onnxruntime")
+"""TensorFlow Lite and MLAS (of ONNX Runtime) multiply matrices for every convolution."""
 _FLOATS = ("fp32", "fp16", "tf32", "unspecified")
 _EDGE_TPU = OnChipWeights(mb=7.5, stream_gb_s=0.4)
 """8 MB, some of it for code; 0.36 to 0.47 GB/s were fitted to ResNet-50 and VGG."""
@@ -104,6 +106,11 @@ class System:
     def on_chip_weights(self) -> OnChipWeights | None:
         """The memory that weights stay in between inferences; None where they come from main memory."""
         return _EDGE_TPU if self.family == "edgetpu" else None
+
+    @property
+    def has_winograd(self) -> bool:
+        """Whether 3x3 convolutions with stride 1 run on a fast algorithm; else they are like other convolutions."""
+        return self.family not in _WITHOUT_WINOGRAD
 
     @property
     def keeps_norms(self) -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES
+from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD
 from kneepoint.hardware_models.published.hierarchy import Hierarchy
 from kneepoint.hardware_models.published.priors import PRIORS
 from kneepoint.hardware_models.published.samples import Sample
@@ -88,6 +88,14 @@ def test_levels_are_the_world_its_runtimes_and_their_precisions() -> None:
     integers = dataclasses.replace(FAST, precision="int8", published_precision="int8")
     fit = _fit(_world({FAST: 1e-7, integers: 1e-7}, {}))
     assert fit.levels == ("all", "all/ncnn", "all/ncnn/ncnn fp32", "all/ncnn/ncnn int8")
+
+
+def test_without_winograd_every_window_costs_the_same() -> None:
+    costs, parts = _fit(_world({System("a board", "TFLite (ruy)", 1, "fp32", "fp32"): 1e-7}, {})).costs_ms(
+        System("a board", "TFLite (ruy)", 1, "fp32", "fp32")
+    )
+    assert costs[WINOGRAD] == costs[CONVOLUTION]
+    assert list(parts[WINOGRAD]) == list(parts[CONVOLUTION])
 
 
 def test_a_system_that_was_not_fitted_is_refused() -> None:

@@ -52,6 +52,17 @@ def test_a_samples_work_is_that_of_the_networks_kernels() -> None:
     assert by_class["winograd"] == by_class["matmul"] == 0
 
 
+def test_runtimes_without_winograd_have_none_of_its_work() -> None:
+    parts = []
+    for runtime in ("ncnn CPU", "TFLite v2.7.1 (ruy)"):
+        system = System.of(_row("x", runtime=runtime))
+        assert system is not None
+        parts.append(dict(zip(KERNEL_CLASSES, _sample(system, "VGG-16 224").work[:, 0], strict=True)))
+    fast, slow = parts
+    assert slow["winograd"] == fast["convolution"] == 0
+    assert slow["convolution"] == fast["winograd"] > 15e9
+
+
 def test_an_edge_tpu_streams_what_it_has_no_room_for() -> None:
     system = System.of(_row("x", device="edgetpu_usb", runtime="Edge TPU runtime (C++)", precision="int8"))
     assert system is not None
