@@ -13,6 +13,7 @@ seconds.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,9 @@ from kneepoint.hardware_models.published.systems import System
 Floats = NDArray[np.float64]
 _COSTS, _PARTS = len(KERNEL_CLASSES) + 2, len(WORK) - 1
 _SHARED = _COSTS + len(KERNEL_CLASSES) * _PARTS
-_SPEED_WIDTH = 10.0
+_SPEED_WIDTH, _MOVING_WIDTH = 10.0, float(os.environ.get("MW","0.5"))
+_MOVING = np.array([*(name in ("pool", "elementwise", "copy", "norm") for name in KERNEL_CLASSES), 0, 0], float)
+"""Whose cost is that of moving elements: memory is faster or slower apart from arithmetic."""
 _CAUCHY = 2.5
 """Standard deviations from where on errors count ever less."""
 _ENOUGH = 20
@@ -44,7 +47,8 @@ class Values:
     """What is fitted, all of it logarithms of factors that are 1 a priori.
 
     Attributes:
-        system: (systems, 1 + classes + 2): the speed of all, the cost of each class, of a launch and of an inference.
+        system: (systems, 1 + classes + 2 + 1): the speed of all, the cost of each class, of a launch and of an inference,
+            and of moving elements.
         shared: (levels, costs and parts of the work of each class): of the world, of runtimes, and of their precisions.
     """
 
@@ -86,7 +90,7 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         """Begin with nothing special, at the median speed of every system."""
-        self.values = Values(np.zeros((len(self.systems), 1 + _COSTS)), np.zeros((len(self.levels), _SHARED)))
+        self.values = Values(np.zeros((len(self.systems), 1 + _COSTS + 1)), np.zeros((len(self.levels), _SHARED)))
         error = self._target - np.log(self._times(self.values)[0])
         for index in range(len(self.systems)):
             self.values.system[index, 0] = np.median(error[self._rows(index)])
@@ -97,7 +101,8 @@ class Hierarchy:
         """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of other parts."""
         place = list(self.systems).index(system)
         shared = self.values.shared[self._above[place]].sum(0)
-        costs, parts = self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
+        own = self.values.system[place]
+        costs, parts = self._costs(own, shared), np.exp(self._part_logs(own, shared))
         if not system.has_winograd:
             costs[WINOGRAD], parts[WINOGRAD] = costs[CONVOLUTION], parts[CONVOLUTION]
         return costs, parts
@@ -166,22 +171,24 @@ class Hierarchy:
             for most in (np.inf, prior.runtime_width, prior.group_width)
         ]
         depths = [name.count("/") for name in self.levels]
-        system = np.concatenate(([_SPEED_WIDTH], prior.system_width)) ** -2.0
+        system = np.concatenate(([_SPEED_WIDTH], prior.system_width, [_MOVING_WIDTH])) ** -2.0
         return system, np.array([widths[depth] ** -2.0 for depth in depths])
 
     # --- the model --------------------------------------------------------------------------------------------------
 
-    def _part_logs(self, shared: Floats) -> Floats:
-        return self.priors.part + shared[..., _COSTS:].reshape(*shared.shape[:-1], len(KERNEL_CLASSES), _PARTS)
+    def _part_logs(self, system: Floats, shared: Floats) -> Floats:
+        parts = shared[..., _COSTS:].reshape(*shared.shape[:-1], len(KERNEL_CLASSES), _PARTS)
+        return np.asarray(self.priors.part + parts + system[..., -1:, None])
 
     def _costs(self, system: Floats, shared: Floats) -> Floats:
-        return np.asarray(np.exp(self.priors.cost + shared[..., :_COSTS] + system[..., 1:] + system[..., :1]))
+        own = system[..., 1:-1] + _MOVING * system[..., -1:]
+        return np.asarray(np.exp(self.priors.cost + shared[..., :_COSTS] + own + system[..., :1]))
 
     def _times(self, values: Values) -> tuple[Floats, Floats, Floats]:
         """(samples,) milliseconds; what each cost (samples, classes + 2) and part (samples, classes, 3) takes of it."""
         shared = values.shared[self._above].sum(1)[self._place]
         costs = self._costs(values.system[self._place], shared)
-        parts = self._work[:, :, 1:] * np.exp(self._part_logs(shared))
+        parts = self._work[:, :, 1:] * np.exp(self._part_logs(values.system[self._place], shared))
         work = np.column_stack((self._work[:, :, 0] + parts.sum(2), self._launches))
         shares = work * costs
         return shares.sum(1) + self._streamed, shares, parts * costs[:, :-2, None]
@@ -242,7 +249,8 @@ class Hierarchy:
         if robust:
             weight = weight / np.sqrt(1 + (error / self.priors.noise / _CAUCHY) ** 2)
         share = shares / times[:, None]
-        own = np.column_stack((share.sum(1), share)) * weight[:, None]
+        moving = share @ _MOVING + parts.sum((1, 2)) / times
+        own = np.column_stack((share.sum(1), share, moving)) * weight[:, None]
         shared = np.column_stack((share, (parts / times[:, None, None]).reshape(len(times), -1))) * weight[:, None]
         return own, shared, error * weight
 
