@@ -90,7 +90,7 @@ class Hierarchy:
     # --- what is asked of a fit -------------------------------------------------------------------------------------
 
     def costs_ms(self, system: System) -> tuple[Floats, Floats]:
-        """(classes + 2,) milliseconds of an operation, a launch and an inference; (classes, 3) operations of other parts."""
+        """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of the other parts."""
         place = list(self.systems).index(system)
         shared = self.values.family[self._group[place]] + self.values.world
         return self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
