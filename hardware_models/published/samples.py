@@ -19,7 +19,7 @@ from kneepoint.tasks.errors import DeviceError
 
 Floats = NDArray[np.float64]
 _LARGEST_BATCH = 8
-_FEWEST = 3
+_FEWEST = 1
 """Networks that a system was measured with, to be of any use."""
 
 
