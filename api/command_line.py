@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kneepoint.tasks.errors import InputError, KneepointError
 
@@ -281,11 +281,14 @@ def list_devices(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json([_summary(device) for device in devices])
         return
-    table = Table("device", "runtime", "threads", "int8 / fp32 convolutions", "relative error", box=None)
+    name = Column("device", no_wrap=True)
+    table = Table(name, "runtime", "threads", "int8 / fp32", "relative error", box=None)
     for device in devices:
         gain = f"{device.integer_gain:.1f}x" if device.integer_gain is not None else "-"
         version = f"{device.runtime} {device.runtime_version}"
-        table.add_row(device.name, version, str(device.threads), gain, f"{device.relative_error:.0%}")
+        errors = {name: entry.relative_error for name, entry in device.refined.items()}
+        error = ", ".join(f"{name} {value:.0%}" for name, value in errors.items()) or f"{device.relative_error:.0%}"
+        table.add_row(device.name, version, str(device.threads), gain, error)
     _print(table)
 
 
