@@ -2,10 +2,13 @@
 
 A handful of networks cannot say what each class of kernels costs on a system. But systems that share a runtime resemble
 each other, and so do runtimes: the cost of a class is that of the world, times what is special about the family of
-runtimes, times what is special about the system, each drawn towards nothing special (a hierarchical model with normal
-priors on logarithms; Gelman et al., Bayesian Data Analysis, 3rd ed., chapter 5). Its most likely values are found by
-Levenberg-Marquardt steps on errors that grow slowly where they are large (Cauchy's), from which what only one system
-knows is eliminated (Schur complement), so that hundreds of systems take seconds.
+runtimes, about the precision in it, and about the system, each drawn towards nothing special (a hierarchical model with
+normal priors on logarithms; Gelman et al., Bayesian Data Analysis, 3rd ed., chapter 5). A runtime's integer kernels are
+organized like its floating-point ones, so that networks published in floats say how those in integers compare.
+
+The most likely values are found by Levenberg-Marquardt steps on errors that grow slowly where they are large
+(Cauchy's), from which what only one system knows is eliminated (Schur complement), so that hundreds of systems take
+seconds.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ _SHARED = _COSTS + len(KERNEL_CLASSES) * _PARTS
 _SPEED_WIDTH = 10.0
 _CAUCHY = 2.5
 """Standard deviations from where on errors count ever less."""
-_ENOUGH = 6
-"""Networks of one family that count fully; more share the weight of so many."""
+_ENOUGH = 20
+"""Networks of one family that count fully; more share the weight of so many. With fewer, other families are predicted
+worse: sizes of a family tell apart what it costs to launch a kernel, to move an element and to multiply."""
 _LONGEST_STEP, _STEPS, _TRIES = 1.5, 60, 8
 _CONVERGED = 2e-4
 
@@ -41,17 +45,19 @@ class Values:
 
     Attributes:
         system: (systems, 1 + classes + 2): the speed of all, the cost of each class, of a launch and of an inference.
-        family: (families of runtimes, shared): costs, and the parts of the work of each class.
-        world: (shared,).
+        shared: (levels, costs and parts of the work of each class): of the world, of runtimes, and of their precisions.
     """
 
     system: Floats
-    family: Floats
-    world: Floats
+    shared: Floats
 
     def moved(self, step: Values) -> Values:
         """One step further."""
-        return Values(self.system + step.system, self.family + step.family, self.world + step.world)
+        return Values(self.system + step.system, self.shared + step.shared)
+
+
+def _above(system: System) -> tuple[str, str, str]:
+    return "all", f"all/{system.family}", f"all/{system.family}/{system.group}"
 
 
 @dataclass
@@ -80,9 +86,7 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         """Begin with nothing special, at the median speed of every system."""
-        self.values = Values(
-            np.zeros((len(self.systems), 1 + _COSTS)), np.zeros((len(self.groups), _SHARED)), np.zeros(_SHARED)
-        )
+        self.values = Values(np.zeros((len(self.systems), 1 + _COSTS)), np.zeros((len(self.levels), _SHARED)))
         error = self._target - np.log(self._times(self.values)[0])
         for index in range(len(self.systems)):
             self.values.system[index, 0] = np.median(error[self._rows(index)])
@@ -90,9 +94,9 @@ class Hierarchy:
     # --- what is asked of a fit -------------------------------------------------------------------------------------
 
     def costs_ms(self, system: System) -> tuple[Floats, Floats]:
-        """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of the other parts."""
+        """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of other parts."""
         place = list(self.systems).index(system)
-        shared = self.values.family[self._group[place]] + self.values.world
+        shared = self.values.shared[self._above[place]].sum(0)
         return self._costs(self.values.system[place], shared), np.exp(self._part_logs(shared))
 
     def latency_ms(self, sample: Sample) -> float:
@@ -104,13 +108,16 @@ class Hierarchy:
     # --- the data as arrays -----------------------------------------------------------------------------------------
 
     @cached_property
-    def groups(self) -> tuple[str, ...]:
-        """Families of runtimes."""
-        return tuple(sorted({system.group for system in self.systems}))
+    def levels(self) -> tuple[str, ...]:
+        """What systems share values with: all, their runtime, and their runtime in their precision."""
+        names = {name for system in self.systems for name in _above(system)}
+        return tuple(sorted(names, key=lambda name: (name.count("/"), name)))
 
     @cached_property
-    def _group(self) -> NDArray[np.int64]:
-        return np.array([self.groups.index(system.group) for system in self.systems])
+    def _above(self) -> NDArray[np.int64]:
+        """(systems, 3): the levels of each."""
+        places = {name: place for place, name in enumerate(self.levels)}
+        return np.array([[places[name] for name in _above(system)] for system in self.systems])
 
     @cached_property
     def _place(self) -> NDArray[np.int64]:
@@ -148,17 +155,16 @@ class Hierarchy:
         return np.sqrt([min(1.0, _ENOUGH / counts[sample.system, sample.family]) for sample in self.samples])
 
     @cached_property
-    def _precisions(self) -> tuple[Floats, Floats, Floats]:
-        """Inverse variances of systems', families' and the world's values."""
+    def _precisions(self) -> tuple[Floats, Floats]:
+        """Inverse variances: of a system's values, and (levels, shared)."""
         prior, parts = self.priors, len(KERNEL_CLASSES) * _PARTS
-        family = np.minimum(prior.cost_width, prior.family_width)
-        widths = (
-            np.concatenate(([_SPEED_WIDTH], prior.system_width)),
-            np.concatenate((family, np.full(parts, 0.7 * prior.part_width))),
-            np.concatenate((prior.cost_width, np.full(parts, prior.part_width))),
-        )
-        system, group, world = (width**-2.0 for width in widths)
-        return system, group, world
+        widths = [
+            np.concatenate((np.minimum(prior.cost_width, most), np.full(parts, min(prior.part_width, most))))
+            for most in (np.inf, prior.runtime_width, prior.group_width)
+        ]
+        depths = [name.count("/") for name in self.levels]
+        system = np.concatenate(([_SPEED_WIDTH], prior.system_width)) ** -2.0
+        return system, np.array([widths[depth] ** -2.0 for depth in depths])
 
     # --- the model --------------------------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class Hierarchy:
 
     def _times(self, values: Values) -> tuple[Floats, Floats, Floats]:
         """(samples,) milliseconds; what each cost (samples, classes + 2) and part (samples, classes, 3) takes of it."""
-        shared = values.family[self._group[self._place]] + values.world
+        shared = values.shared[self._above].sum(1)[self._place]
         costs = self._costs(values.system[self._place], shared)
         parts = self._work[:, :, 1:] * np.exp(self._part_logs(shared))
         work = np.column_stack((self._work[:, :, 0] + parts.sum(2), self._launches))
@@ -180,8 +186,8 @@ class Hierarchy:
     def _loss(self, values: Values, robust: bool) -> float:
         error = (np.log(self._times(values)[0]) - self._target) / self.priors.noise
         squares = _CAUCHY**2 * np.log1p((error / _CAUCHY) ** 2) if robust else error**2
-        system, family, world = self._precisions
-        special = (system * values.system**2).sum() + (family * values.family**2).sum() + world @ values.world**2
+        system, shared = self._precisions
+        special = (system * values.system**2).sum() + (shared * values.shared**2).sum()
         return 0.5 * float((self._weight**2 * squares).sum() + special)
 
     # --- descending -------------------------------------------------------------------------------------------------
@@ -201,27 +207,29 @@ class Hierarchy:
 
     def _step(self, damping: float, robust: bool) -> Values:
         own, shared, error = self._slopes(robust)
-        size = (len(self.groups) + 1) * _SHARED
-        matrix, right = np.zeros((size, size)), np.zeros(size)
+        levels = len(self.levels)
+        matrix, right = np.zeros((levels, _SHARED, levels, _SHARED)), np.zeros((levels, _SHARED))
         solved = []
-        for index in range(len(self.systems)):
-            rows, group = self._rows(index), self._group[index] * _SHARED
+        for index, above in enumerate(self._above):
+            rows = self._rows(index)
             answer, curvature, slope = self._eliminated(index, own[rows], shared[rows], error[rows], damping)
             solved.append(answer)
-            for first in (group, size - _SHARED):
-                right[first : first + _SHARED] += slope
-                for second in (group, size - _SHARED):
-                    matrix[first : first + _SHARED, second : second + _SHARED] += curvature
-        _, family, world = self._precisions
-        precision = np.concatenate((np.tile(family, len(self.groups)), world))
-        right += precision * np.concatenate((self.values.family.ravel(), self.values.world))
-        matrix[np.diag_indices(size)] = (matrix.diagonal() + precision) * (1 + damping)
-        step = -np.linalg.solve(matrix, right)
-        families, worlds = step[:-_SHARED].reshape(-1, _SHARED), step[-_SHARED:]
+            for first in above:
+                right[first] += slope
+                for second in above:
+                    matrix[first, :, second] += curvature
+        step = self._shared_step(matrix.reshape(right.size, right.size), right, damping)
         systems = [
-            -(entry[:, -1] + entry[:, :-1] @ (families[self._group[i]] + worlds)) for i, entry in enumerate(solved)
+            -(entry[:, -1] + entry[:, :-1] @ step[above].sum(0))
+            for entry, above in zip(solved, self._above, strict=True)
         ]
-        return Values(*(np.clip(part, -_LONGEST_STEP, _LONGEST_STEP) for part in (np.array(systems), families, worlds)))
+        return Values(*(np.clip(part, -_LONGEST_STEP, _LONGEST_STEP) for part in (np.array(systems), step)))
+
+    def _shared_step(self, matrix: Floats, right: Floats, damping: float) -> Floats:
+        precision = self._precisions[1]
+        slope = right + precision * self.values.shared
+        matrix[np.diag_indices(slope.size)] = (matrix.diagonal() + precision.ravel()) * (1 + damping)
+        return np.asarray(-np.linalg.solve(matrix, slope.ravel()).reshape(slope.shape))
 
     def _slopes(self, robust: bool) -> tuple[Floats, Floats, Floats]:
         """Weighted derivatives by a system's values and by shared ones, and weighted errors."""

@@ -29,7 +29,8 @@ class Priors:
         cost_width: (classes + 2,) standard deviations.
         part: (classes, 3) of an element read, written, and of a weight, relative to an operation of the class.
         part_width: Standard deviation of all of them.
-        family_width: By how much at most a family of runtimes differs from all.
+        runtime_width: By how much at most a family of runtimes differs from all.
+        group_width: By how much at most one of its precisions differs from the family.
         system_width: (classes + 2,) by how much a system differs from its family.
         noise: Of a published latency, for a network like those that were fitted to.
     """
@@ -38,9 +39,41 @@ class Priors:
     cost_width: Floats
     part: Floats
     part_width: float
-    family_width: float
+    runtime_width: float
+    group_width: float
     system_width: Floats
     noise: float
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """How sure a world is of what it believes; standard deviations of logarithms.
+
+    Attributes:
+        classes: Of classes that differ from ``_WIDTHS`` and ``_MOVED_WIDTH``.
+        part: Of what an element read or written, or a weight, costs.
+        runtime: By how much at most a family of runtimes differs from all.
+        group: By how much at most one of its precisions differs from the family.
+        system: By how much at most a system differs from its family.
+        noise: Of a published latency.
+    """
+
+    classes: Mapping[KernelClass, float]
+    part: float
+    runtime: float
+    group: float
+    system: float
+    noise: float
+
+
+_WIDTHS: Mapping[KernelClass, float] = {
+    "pointwise": 0.05, "convolution": 0.3, "winograd": 0.4, "stem": 0.5, "grouped": 0.4, "matmul": 0.5, "vector": 0.4,
+}  # fmt: skip
+"""Pointwise kernels are what the others are compared with; their width would only move the speed of all."""
+_MOVED_WIDTH = 0.65
+"""Of classes that move elements: how well runtimes write those differs most."""
+_SYSTEM_WIDTHS: Mapping[KernelClass, float] = {"pointwise": 0.1, "convolution": 0.2, "winograd": 0.2}
+"""Products of matrices come from one kernel of a runtime, on all its systems."""
 
 
 def _priors(
@@ -48,31 +81,23 @@ def _priors(
     launch: tuple[float, float],
     inference: tuple[float, float],
     products: tuple[float, float, float],
-    system_width: float,
+    widths: _Widths,
 ) -> Priors:
     """``launch`` and ``inference`` are means and widths."""
-    widths: dict[KernelClass, float] = {
-        "pointwise": 0.05, "convolution": 0.3, "winograd": 0.4, "stem": 0.5, "grouped": 0.4, "matmul": 0.5,
-        "vector": 0.4,
-    }  # fmt: skip
     moved: dict[KernelClass, tuple[float, float, float]] = {"depthwise": (0.5, 0.5, 0.5), "vector": (1.0, 1.0, 0.5)}
     nothing = (_NEXT_TO_NOTHING,) * (len(WORK) - 1)
     parts = [moved.get(name, products if name in _OF_PRODUCTS else nothing) for name in KERNEL_CLASSES]
-    own: dict[KernelClass, float] = {"pointwise": 0.1, "convolution": 0.2, "winograd": 0.2}
+    known = {**_WIDTHS, **widths.classes}
+    own = [min(_SYSTEM_WIDTHS.get(name, widths.system), widths.system) for name in KERNEL_CLASSES]
     return Priors(
         cost=np.log([*(costs[name] for name in KERNEL_CLASSES), launch[0], inference[0]]),
-        cost_width=np.array([*(widths.get(name, 0.65) for name in KERNEL_CLASSES), launch[1], inference[1]]),
+        cost_width=np.array([*(known.get(name, _MOVED_WIDTH) for name in KERNEL_CLASSES), launch[1], inference[1]]),
         part=np.log(np.array(parts)),
-        part_width=0.5,
-        family_width=0.5,
-        system_width=np.array(
-            [
-                *(min(own.get(name, system_width), system_width) for name in KERNEL_CLASSES),
-                launch[1] * 0.7,
-                inference[1],
-            ]
-        ),
-        noise=0.08,
+        part_width=widths.part,
+        runtime_width=widths.runtime,
+        group_width=widths.group,
+        system_width=np.array([*own, launch[1] * 0.7, inference[1]]),
+        noise=widths.noise,
     )
 
 
@@ -85,12 +110,18 @@ _ACCELERATOR: Mapping[KernelClass, float] = {
     "pool": 30, "elementwise": 100, "copy": 100, "norm": 200, "matmul": 3,
 }  # fmt: skip
 _MICROCONTROLLER: Mapping[KernelClass, float] = {
-    "pointwise": 1, "convolution": 1, "winograd": 1, "stem": 1.3, "depthwise": 2, "vector": 1.5, "grouped": 1.5,
+    "pointwise": 1, "convolution": 0.9, "winograd": 0.8, "stem": 1.3, "depthwise": 2, "vector": 1, "grouped": 1.5,
     "pool": 2, "elementwise": 4, "copy": 2, "norm": 50, "matmul": 1.5,
 }  # fmt: skip
+"""No fast algorithms there, but the inner products of a window are longer than those of a pointwise kernel, whose
+operands are loaded more often for it. A linear layer multiplies as fast, and loads every weight for one product: half
+an operation more (``vector`` of the parts)."""
 PRIORS: Mapping[World, Priors] = {
-    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), 0.5),
-    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), 0.4),
-    "microcontroller": _priors(_MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), 0.3),
+    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.3, 0.1, 0.5, 0.08)),
+    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), _Widths({}, 0.5, 0.3, 0.2, 0.4, 0.08)),
+    "microcontroller": _priors(
+        _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.3, 0.08)
+    ),
 }
-"""By world of systems."""
+"""By world of systems. Most published networks of microcontrollers have next to no linear layers, and the few others
+have them in external flash: what is believed of those has to be narrow."""

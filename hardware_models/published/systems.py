@@ -15,7 +15,7 @@ World = Literal["cpu", "accelerator", "microcontroller"]
 Precision = Literal["fp32", "int8"]
 """What a system is given: floats, of whatever width, or bytes."""
 
-_ACCELERATORS = ("trt", "eager", "xla", "npu", "edgetpu", "opencv gpu")
+_ACCELERATORS = ("trt", "eager", "xla", "npu", "neural-art", "edgetpu", "opencv gpu")
 _MICROCONTROLLERS = ("mcu",)
 _RUNTIMES = (
     (r"torch2trt|tensorrt", "trt"),
@@ -32,6 +32,7 @@ _RUNTIMES = (
     (r"ncnn cpu", "ncnn"),
     (r"opencv dnn.*cpu", "opencv"),
     (r"onnx runtime", "onnxruntime"),
+    (r"stm32n6", "neural-art"),
     (r"cube|stedge|nucleo|plumerai|hale|cmsis|microtvm|onnc|micro|tinyengine|hardware-aware", "mcu"),
 )
 _FLOATS = ("fp32", "fp16", "tf32", "unspecified")
@@ -74,7 +75,7 @@ class System:
     @cached_property
     def family(self) -> str:
         """Of runtimes that share their kernels, or empty where none is known."""
-        text = self.runtime.lower()
+        text = f"{self.device} {self.runtime}".lower()
         return next((name for pattern, name in _RUNTIMES if re.search(pattern, text)), "")
 
     @property
