@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kneepoint.tasks.errors import InputError, KneepointError
 
@@ -280,12 +281,14 @@ def list_devices(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json([_summary(device) for device in devices])
         return
-    table = Table("device", "runtime", "threads", "int8 / fp32 convolutions", "relative error", box=None)
+    name = Column("device", no_wrap=True)
+    table = Table(name, "runtime", "threads", "int8 / fp32", "relative error", box=None)
     for device in devices:
-        rates = device.rates.get("conv", {})
-        gain = f"{rates['int8'] / rates['fp32']:.1f}x" if {"int8", "fp32"} <= rates.keys() else "-"
+        gain = f"{device.integer_gain:.1f}x" if device.integer_gain is not None else "-"
         version = f"{device.runtime} {device.runtime_version}"
-        table.add_row(device.name, version, str(device.threads), gain, f"{device.relative_error:.0%}")
+        errors = {name: entry.relative_error for name, entry in device.refined.items()}
+        error = ", ".join(f"{name} {value:.0%}" for name, value in errors.items()) or f"{device.relative_error:.0%}"
+        table.add_row(device.name, version, str(device.threads), gain, error)
     _print(table)
 
 
@@ -422,6 +425,26 @@ def estimate(
         _print(f"does not fit: {misfit}")
 
 
+@devices_app.command("validate")
+@reported
+def validate_devices(
+    device: Annotated[
+        str | None, typer.Argument(metavar="[D]", help="A name or the path of a device file; without, all that can be.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predicted against published latencies (and energies), as shipped and for families of networks left out."""
+    from kneepoint.validating import row_table, summary_table, validate_all, validate_one
+
+    found = validate_all() if device is None else [validate_one(device)]
+    if as_json:
+        _print_json([entry.to_json() for entry in found] if device is None else found[0].to_json())
+        return
+    if device is not None:
+        _print(row_table(found[0]))
+    _print(summary_table(found))
+
+
 def show_front(directory: Path, device: str | None, as_json: bool, fidelity: str | None = None) -> None:
     """Print a run's front as a table, or the content of ``front.json``; of a foreign device, as it is priced now."""
     from kneepoint.reports import RunView, front_table, summary_lines
@@ -491,7 +514,13 @@ def _content(device: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
+    """For people: a line for every entry, tables of tables indented."""
     if isinstance(value, dict):
+        nested = any(
+            isinstance(inner, dict) for entry in value.values() if isinstance(entry, dict) for inner in entry.values()
+        )
+        if nested:
+            return "\n".join(f"{key}:\n{textwrap.indent(_plain(entry), '  ')}" for key, entry in value.items())
         return "\n".join(
             f"{key}: {json.dumps(entry) if isinstance(entry, dict) else entry}" for key, entry in value.items()
         )

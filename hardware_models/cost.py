@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,14 @@ class Cost:
     _device: Device
 
     @property
+    def energy_mj_error(self) -> float | None:
+        """One standard error of the energy, from those of latency and power; None where the power is unknown."""
+        power = self._device.power
+        if power is None or self.energy_mj is None:
+            return None
+        return self.energy_mj * math.hypot(self.latency_ms_error / self.latency_ms, power.relative_error or 0.0)
+
+    @property
     def kernels(self) -> tuple[KernelCost, ...]:
         """The breakdown, in execution order; with the network's own floor it adds up to ``latency_ms``."""
         return tuple(self._kernel(row, alive) for row, alive in enumerate(self._alive()))
@@ -100,6 +109,7 @@ class Cost:
             "latency_ms": self.latency_ms,
             "latency_ms_error": self.latency_ms_error,
             "energy_mj": self.energy_mj,
+            "energy_mj_error": self.energy_mj_error,
             "peak_memory_bytes": self.peak_memory_bytes,
             "reserved_memory_bytes": self.reserved_memory_bytes,
             "storage_bytes": self.storage_bytes,

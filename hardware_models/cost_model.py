@@ -182,7 +182,8 @@ class CostModel:
         decided = np.where(roofline.priced, decided, _NOTHING)
         if self._refined is not None:
             seconds, fitted = self._refined.seconds(rows)
-            latency, decided = np.where(fitted, seconds * 1e3, latency), np.where(fitted, _PUBLICATIONS, decided)
+            latency = np.where(fitted, seconds, roofline.seconds + self._refined.launch.max()) * 1e3
+            decided = np.where(fitted, _PUBLICATIONS, decided)
         latency = latency * self._slowdown(rows)
         if self._measured is not None:
             microseconds, known = self._measured.predict(rows)

@@ -128,6 +128,22 @@ class OnChipWeights(_Frozen):
     stream_gb_s: Positive
 
 
+class PublishedRows(_Frozen):
+    """Which published latencies were measured on the device (``kneepoint.hardware_models.published``).
+
+    Attributes:
+        device: Identifier of the hardware there.
+        runtime: What the name of the runtime there contains.
+        threads: Null where the count was not published.
+        floats: The precision of floats there, where more than one was published; null otherwise.
+    """
+
+    device: str
+    runtime: str
+    floats: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
 class SparseKernels(_Frozen):
     """What the runtime makes of a pattern of zeros in a weight.
 
@@ -174,6 +190,7 @@ class Device(_Frozen):
             half precision.
         refined: By format, rates of classes of kernels; they go before ``rates`` and ``element_rates``.
         on_chip_weights: A memory that weights stay in; null where they come from main memory.
+        published: Latencies that others published of the device; null where there are none.
         per_channel_slowdown: What the latency of an integer kernel is multiplied by where its weight has a scale for
             each channel, and the accelerator takes one for all alone.
         thread_exponent: Rates grow as threads to this power; null where unknown, and then only ``threads`` is priced.
@@ -211,6 +228,7 @@ class Device(_Frozen):
     refined: Mapping[KernelFormat, RefinedRates] = Field(default_factory=dict)
     on_chip_weights: OnChipWeights | None = None
     per_channel_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    published: PublishedRows | None = None
     calibration: Calibration | None = None
     sources: Mapping[str, str]
 
@@ -316,6 +334,15 @@ class Device(_Frozen):
         counts = (self.threads, *(self.calibration.counts if self.calibration else ()))
         return " or ".join(map(str, sorted(set(counts))))
 
+    @property
+    def integer_gain(self) -> float | None:
+        """How many times as fast dense convolutions multiply bytes as floats; None where one of them is unknown."""
+        rates: dict[str, float] = {str(name): rate for name, rate in self.rates.get("conv", {}).items()}
+        for name, entry in self.refined.items():
+            if "pointwise" in entry.classes:
+                rates[name] = entry.classes["pointwise"].rate
+        return rates["int8"] / rates["fp32"] if {"int8", "fp32"} <= rates.keys() else None
+
     def executes(self, kind: str, format_: KernelFormat) -> bool:
         """Whether kernels of ``kind`` compute in ``format_`` here, rather than in a fallback."""
         return format_ in self.formats.get(kind, self.formats[DEFAULT])
@@ -329,7 +356,7 @@ class Device(_Frozen):
 
 _UNSOURCED = {
     "name", "description", "runtime", "runtime_version", "threads", "power_mode", "batch", "fallbacks", "calibration",
-    "sources", "machine", "float_bytes",
+    "sources", "machine", "float_bytes", "published",
 }  # fmt: skip
 _SOURCED = frozenset(Device.model_fields) - _UNSOURCED
 

@@ -51,7 +51,9 @@ from kneepoint.hardware_models.operators import OperatorTable
 from kneepoint.hardware_models.transposes import move_transposes
 
 FusionRule = Literal["activation", "residual", "blocked", "channels_last", "direct", "epilogue"]
-FUSION_RULES: tuple[FusionRule, ...] = get_args(FusionRule)
+RULES: tuple[FusionRule, ...] = get_args(FusionRule)
+FUSION_RULES: tuple[FusionRule, ...] = RULES[:4]
+"""Those of ONNX Runtime, at its highest level on x86."""
 
 
 def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tuple[Kernel, ...]:
@@ -61,15 +63,15 @@ def fuse(table: OperatorTable, rules: Collection[str] = ("activation",)) -> tupl
 
     Args:
         table: What the network computes.
-        rules: Which of ``FUSION_RULES`` the runtime applies on the device: ``activation`` on every CPU, ``residual``
+        rules: Which of ``RULES`` the runtime applies on the device: ``activation`` on every CPU, ``residual``
             and ``channels_last`` at its highest level, ``blocked`` at that level on x86. ``direct`` is another runtime
             than ONNX Runtime, with ``epilogue`` one that compiles the network (``direct_fusion``).
 
     Raises:
-        ValueError: If a rule is not one of ``FUSION_RULES``.
+        ValueError: If a rule is not one of ``RULES``.
     """
-    if unknown := set(rules) - set(FUSION_RULES):
-        raise ValueError(f"fusion rules are {FUSION_RULES}; got {sorted(unknown)}")
+    if unknown := set(rules) - set(RULES):
+        raise ValueError(f"fusion rules are {RULES}; got {sorted(unknown)}")
     if "direct" in rules:
         nodes = direct_nodes(table, rules)
         return tuple(kernel_of(nodes, node) for node in nodes.nodes)

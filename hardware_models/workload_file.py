@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kneepoint.hardware_models.arena import arena_use
 from kneepoint.hardware_models.device import Memory
-from kneepoint.hardware_models.fusion import FUSION_RULES
+from kneepoint.hardware_models.fusion import RULES
 from kneepoint.hardware_models.kernels import FORMATS, GEOMETRY, KERNEL_KINDS, LAYOUTS
 from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.many_workloads import ArenaRules, ManyWorkloads, arena_rules
@@ -41,7 +41,7 @@ _DAMAGED = (ValueError, KeyError, TypeError, IndexError, OverflowError, Recursio
 
 def canonical(rules: Sequence[str]) -> tuple[str, ...]:
     """Fusion rules in one order, so that equal sets are equal."""
-    return tuple(rule for rule in FUSION_RULES if rule in rules)
+    return tuple(rule for rule in RULES if rule in rules)
 
 
 @dataclass

@@ -53,11 +53,11 @@ class Energy(OnDevice):
             raise ObjectiveError(f"device {self.device!r} states no power, so it has no energy; choose Latency instead")
 
     def score(self, view: View) -> Score:
-        """Power times latency, with the latency's relative error."""
+        """Power times latency, with the relative errors of both."""
         cost = view.cost(self.hardware)
-        if cost.energy_mj is None:
+        if cost.energy_mj is None or cost.energy_mj_error is None:
             raise ObjectiveError(f"device {self.device!r} states no power, so it has no energy; choose Latency instead")
-        return Score(cost.energy_mj, cost.energy_mj * cost.latency_ms_error / cost.latency_ms)
+        return Score(cost.energy_mj, cost.energy_mj_error)
 
 
 class PeakMemory(OnDevice):

@@ -68,7 +68,8 @@ class DevicePrices:
             self._make({key: policies[key]() for key in missing}, file.damaged)
         keys = list(policies)
         costs = cost_of_many(model_of(self.device), file.workloads(keys))
-        ratio = costs.latency_ms_error / costs.latency_ms
+        power = self.device.power.relative_error if self.device.power else None
+        ratio = np.hypot(costs.latency_ms_error / costs.latency_ms, power or 0.0)
         energy = costs.energy_mj if costs.energy_mj is not None else np.full(len(keys), np.nan)
         columns = {
             Latency: (costs.latency_ms, costs.latency_ms_error),

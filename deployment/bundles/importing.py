@@ -100,7 +100,7 @@ def import_results(
 def _bases(name: str) -> list[Device]:
     """The known devices: not those that were adapted, maybe to these very results, and not one that is replaced."""
     devices = [load_device(one) for one in list_devices() if one != name]
-    return [device for device in devices if not is_adapted(device)]
+    return [device for device in devices if not is_adapted(device) and not device.refined]
 
 
 def _check_name(name: str, *, replace: bool) -> None:

@@ -31,11 +31,6 @@ class Prediction:
     latency_ms: float
 
     @property
-    def error(self) -> float:
-        """Relative: predicted over published, less one."""
-        return self.latency_ms / self.sample.latency_ms - 1
-
-    @property
     def log_error(self) -> float:
         """The logarithm of predicted over published."""
         return float(np.log(self.latency_ms / self.sample.latency_ms))

@@ -19,8 +19,6 @@ from kneepoint.tasks.errors import DeviceError
 
 Floats = NDArray[np.float64]
 _LARGEST_BATCH = 8
-_FEWEST = 3
-"""Networks that a system was measured with, to be of any use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +83,22 @@ def _facts(
 
 
 def samples(rows: Iterable[PublishedLatency] | None = None) -> dict[System, list[Sample]]:
-    """Samples of every system that was measured with enough networks of the zoo.
+    """Samples of every system, by default of all that was published.
 
     Rows that say something else than one inference of a network (``comparable``) are left out, and so are batches of
     more than 8.
     """
-    found = by_system(published_latencies() if rows is None else rows)
-    listed = {system: _of_system(system, entries) for system, entries in found.items()}
-    return {system: entries for system, entries in listed.items() if len({e.network for e in entries}) >= _FEWEST}
+    return dict(_published()) if rows is None else _by_system(rows)
+
+
+@cache
+def _published() -> dict[System, list[Sample]]:
+    return _by_system(published_latencies())
+
+
+def _by_system(rows: Iterable[PublishedLatency]) -> dict[System, list[Sample]]:
+    listed = {system: _of_system(system, entries) for system, entries in by_system(rows).items()}
+    return {system: entries for system, entries in listed.items() if entries}
 
 
 def _of_system(system: System, rows: Iterable[PublishedLatency]) -> list[Sample]:

@@ -265,7 +265,7 @@ def test_devices_are_listed_shown_and_estimated(command: Command, finished: Path
     }
     assert estimates[1]["latency_ms"] > estimates[4]["latency_ms"]
     sizes = {"peak_memory_bytes", "storage_bytes", "reserved_memory_bytes"}
-    costs = {"latency_ms", "latency_ms_error", "energy_mj", "transfer_ms"}
+    costs = {"latency_ms", "latency_ms_error", "energy_mj", "energy_mj_error", "transfer_ms"}
     assert estimates[4].keys() == {"device", "coverage", "fits", "misfits", "kernels", "unpriced"} | costs | sizes
     assert (estimates[4]["fits"], estimates[4]["misfits"]) == (True, [])
     front = json.loads((finished / "front.json").read_text())

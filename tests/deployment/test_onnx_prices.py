@@ -27,7 +27,7 @@ def test_both_rule_sets_of_the_shipped_devices_are_compared() -> None:
 
 
 @pytest.mark.parametrize(("name", "how"), CASES + FORMAT_CASES)
-@pytest.mark.parametrize("rules", [("activation",), FUSION_RULES])
+@pytest.mark.parametrize("rules", [("activation",), FUSION_RULES, ("direct", "activation", "epilogue")])
 def test_a_policy_costs_what_its_artifact_costs(bench: Any, name: str, how: str, rules: tuple[str, ...]) -> None:
     exported = bench.export(name, how)
     table = lower(exported.compressed.network, exported.compressed.policy)

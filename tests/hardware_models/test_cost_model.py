@@ -117,8 +117,8 @@ def test_a_network_is_the_sum_of_its_kernels_and_its_floor() -> None:
 def test_json_has_the_documented_keys() -> None:
     facts = CostModel(DEVICE).cost(row("conv", macs=10**6)).to_json()
     assert list(facts) == [
-        "device", "latency_ms", "latency_ms_error", "energy_mj", "peak_memory_bytes", "reserved_memory_bytes",
-        "storage_bytes", "transfer_ms", "coverage", "fits", "misfits", "unpriced", "kernels",
+        "device", "latency_ms", "latency_ms_error", "energy_mj", "energy_mj_error", "peak_memory_bytes",
+        "reserved_memory_bytes", "storage_bytes", "transfer_ms", "coverage", "fits", "misfits", "unpriced", "kernels",
     ]  # fmt: skip
     assert facts["kernels"] == [
         {

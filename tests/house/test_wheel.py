@@ -37,4 +37,5 @@ def test_it_holds_every_source_file(names: list[str]) -> None:
     expected = {f"kneepoint/{path.name}" for path in (ROOT / "api").glob("*.py")}
     expected |= {f"kneepoint/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     expected |= {f"kneepoint/{path.relative_to(ROOT)}" for path in (ROOT / "hardware_models").rglob("*.yaml")}
+    expected |= {f"kneepoint/{path.relative_to(ROOT)}" for path in (ROOT / "hardware_models").rglob("*.csv")}
     assert expected | {"kneepoint/py.typed"} == {name for name in names if name.startswith("kneepoint/")}
