@@ -13,7 +13,6 @@ seconds.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from kneepoint.hardware_models.published.systems import System
 Floats = NDArray[np.float64]
 _COSTS, _PARTS = len(KERNEL_CLASSES) + 2, len(WORK) - 1
 _SHARED = _COSTS + len(KERNEL_CLASSES) * _PARTS
-_SPEED_WIDTH, _MOVING_WIDTH = 10.0, float(os.environ.get("MW","0.5"))
+_SPEED_WIDTH, _MOVING_WIDTH = 10.0, 0.5
 _MOVING = np.array([*(name in ("pool", "elementwise", "copy", "norm") for name in KERNEL_CLASSES), 0, 0], float)
 """Whose cost is that of moving elements: memory is faster or slower apart from arithmetic."""
 _CAUCHY = 2.5
