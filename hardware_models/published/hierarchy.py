@@ -48,7 +48,7 @@ class Values:
     Attributes:
         system: (systems, 1 + classes + 2 + 1): the speed of all, the cost of each class, of a launch and of an inference,
             and of moving elements.
-        shared: (levels, costs and parts of the work of each class): of the world, of runtimes, and of their precisions.
+        shared: (levels, costs and parts of the work of each class): of the world, of runtimes, of their precisions.
     """
 
     system: Floats

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _TENTH, _BAND = 0.1, 1.5
-_ONE_SIGMA = 0.6827
+_ONE_SIGMA, _TWO_SIGMA = 0.6827, 0.9545
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,15 @@ def kendall_in_band(pairs: Iterable[Pair], band: float = _BAND) -> float | None:
 
 
 def standard_error(log_errors: Sequence[float]) -> float:
-    """One standard error that is honest of errors with tails: their root mean square, or what holds 68 % of them.
+    """One standard error of the next prediction, from the errors of ``n`` others.
 
-    The larger of the two, so that about 68 % lie inside one and 95 % inside two of them.
+    What holds 68 % of them, or half of what holds 95 %, whichever is larger: errors have tails. Both are raised by
+    (n + 1) / n, as what is predicted was not among them (split conformal prediction; Lei et al., JASA 2018).
     """
     sizes = np.abs(np.asarray(log_errors))
-    return float(max(np.quantile(sizes, _ONE_SIGMA), np.quantile(sizes, 0.9545) / 2))
+    raised = (len(sizes) + 1) / len(sizes)
+    one, two = (np.quantile(sizes, min(1.0, share * raised)) for share in (_ONE_SIGMA, _TWO_SIGMA))
+    return float(max(one, two / 2))
 
 
 def _inside(pairs: Sequence[Pair], count: int) -> float | None:
