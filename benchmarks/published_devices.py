@@ -78,8 +78,9 @@ def write_devices(fits: Mapping[str, Hierarchy], left_out: Sequence[Prediction])
     shipped: list[Prediction] = []
     written: dict[str, Device] = {}
     for name, spec in sorted(specs.items(), key=lambda entry: "scaled_from" in entry[1]):
+        used: list[Prediction] = []
         if "scaled_from" in spec:
-            device, used = _scaled({"name": name, **spec}, written), []
+            device = _scaled({"name": name, **spec}, written)
         else:
             device, used = _device({"name": name, **spec}, fits, left_out)
         written[name] = device

@@ -46,8 +46,8 @@ class Values:
     """What is fitted, all of it logarithms of factors that are 1 a priori.
 
     Attributes:
-        system: (systems, 1 + classes + 2 + 1): the speed of all, the cost of each class, of a launch and of an inference,
-            and of moving elements.
+        system: (systems, classes + 4): the speed of all, the cost of each class, of a launch, of an inference, and of
+            moving elements.
         shared: (levels, costs and parts of the work of each class): of the world, of runtimes, of their precisions.
     """
 
