@@ -21,13 +21,10 @@ def test_the_devices_that_people_ask_for_are_there() -> None:
         assert any(device.startswith(name) for device in list_devices())
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", [name for name in FITTED if load_device(name).published])
 def test_a_file_ships_what_its_fit_predicts(name: str) -> None:
     """The file is priced kernel by kernel, the fit saw sums over networks: both say the same of typical networks."""
-    device = load_device(name)
-    if device.published is None:
-        pytest.skip("scaled from another device")
-    found = validate(device)
+    found = validate(load_device(name))
     assert statistics.median(abs(row.shipped.log_error) for row in found.rows) < 0.3
     assert all(row.shipped.stated > 0 for row in found.rows)
 
