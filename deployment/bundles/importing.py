@@ -98,7 +98,10 @@ def import_results(
 
 
 def _bases(name: str) -> list[Device]:
-    """The known devices: not those that were adapted, maybe to these very results, and not one that is replaced."""
+    """The known devices: not those that were adapted, maybe to these very results, and not one that is replaced.
+
+    Nor those that were fitted to publications: the kernels that they price are those of other runtimes.
+    """
     devices = [load_device(one) for one in list_devices() if one != name]
     return [device for device in devices if not is_adapted(device) and not device.refined]
 

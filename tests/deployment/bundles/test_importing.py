@@ -74,10 +74,12 @@ def test_a_base_may_be_chosen(write: Write) -> None:
     assert import_results(board(write), "new-board", "x86-server").base == "x86-server"
 
 
-def test_adapted_devices_are_no_bases(write: Write) -> None:
+def test_adapted_devices_and_those_of_other_runtimes_kernels_are_no_bases(write: Write) -> None:
     path = board(write)
     import_results(path, "first")
-    assert set(import_results(path, "second").candidates) == set(list_devices()) - {"first", "second"}
+    bases = {name for name in list_devices() if not load_device(name).refined} - {"first", "second"}
+    assert set(import_results(path, "second").candidates) == bases
+    assert {"raspberry-pi-4b", "x86-server"} <= bases
 
 
 def test_fewer_than_twenty_networks_are_refused(write: Write) -> None:
