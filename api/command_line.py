@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
 import sys
-import textwrap
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from kneepoint.tasks.errors import InputError, KneepointError
+from kneepoint.device_commands import devices_app
+from kneepoint.tasks.errors import InputError
+from kneepoint.terminal import INTERRUPTED, JsonOption, ThreadsOption, reported, say, show, show_json, show_tracebacks
 
 app = typer.Typer(
     name="kneepoint",
@@ -25,18 +21,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-devices_app = typer.Typer(help="Device files: what they say, and what a model costs there.", no_args_is_help=True)
 app.add_typer(devices_app, name="devices")
-
-INTERRUPTED = 130
-_state = {"debug": False}
-_Command = TypeVar("_Command", bound=Callable[..., None])
 
 RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 JobArgument = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job file.")]
 OverridesOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, for any key of the job.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as JSON, and nothing else.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of one inference.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 TrialsOption = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to measure.")]
 RayOption = Annotated[
@@ -51,28 +40,7 @@ MinutesOption = Annotated[float | None, typer.Option("--minutes", help="Wall tim
 @app.callback()
 def options(debug: DebugOption = False) -> None:
     """Options of every command."""
-    _state["debug"] = debug
-
-
-def reported(command: _Command) -> _Command:
-    """Turn errors into one line on standard error and an exit code: 2 for bad input, 1 for a failed job."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **keywords: Any) -> None:
-        try:
-            command(*args, **keywords)
-        except KeyboardInterrupt:
-            _say("interrupted; nothing is lost: 'kneepoint resume DIR' goes on")
-            raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, BrokenPipeError):
-            raise
-        except Exception as error:  # the last place to catch anything; --debug shows where it came from
-            if _state["debug"]:
-                traceback.print_exc()
-            _say(_error_line(error))
-            raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
-
-    return wrapper  # type: ignore[return-value]  # the wrapper has the command's own signature
+    show_tracebacks(debug)
 
 
 @app.command()
@@ -102,10 +70,10 @@ def inspect(
 
     found = inspect_file(job, overrides or [])
     if as_json:
-        _print_json(found.to_json())
+        show_json(found.to_json())
         return
     for view in inspection_views(found, verbose):
-        _print(view)
+        show(view)
 
 
 @app.command()
@@ -181,12 +149,12 @@ def status(
     if as_json and watch is not None:
         raise InputError("--json is looked at once, --watch again and again; got both: leave one of them out")
     if as_json:
-        _print_json(status_of(directory).to_json())
+        show_json(status_of(directory).to_json())
     elif watch is not None:
         watch_status(directory, watch)
     else:
         for view in status_views(status_of(directory)):
-            _print(view)
+            show(view)
 
 
 @app.command()
@@ -210,10 +178,10 @@ def export(
     artifact = export_from(directory, pick, where, target, destination, device)
     manifest = json.loads((destination / "manifest.json").read_text())
     if as_json:
-        _print_json({**manifest, "path": str(artifact.path)})
+        show_json({**manifest, "path": str(artifact.path)})
         return
     parity = artifact.parity
-    _print(
+    show(
         f"{artifact.path}: {artifact.bytes / 1e3:.1f} kB; {manifest['metric']} {parity.simulated.value:.4f} simulated, "
         f"{parity.executed.value:.4f} in ONNX Runtime"
     )
@@ -228,9 +196,9 @@ def report(
     """Write report.html, one file that opens offline."""
     from kneepoint.reports import write_picture, write_report
 
-    _print(str(write_report(directory)))
+    show(str(write_report(directory)))
     if picture is not None:
-        _print(str(write_picture(directory, picture)))
+        show(str(write_picture(directory, picture)))
 
 
 @app.command()
@@ -259,190 +227,16 @@ def measure(
     try:
         facts = measure_models(MeasureRequest(models, threads, batch, seconds, read_sizes(sizes or []), task, split))
     except KeyboardInterrupt:
-        _say("interrupted before there were rounds enough for an interval; nothing was measured")
+        say("interrupted before there were rounds enough for an interval; nothing was measured")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _print_json(facts)
+        show_json(facts)
     else:
         for line in lines_of(facts):
-            _print(line)
+            show(line)
     if facts["interrupted"]:
-        _say("interrupted; this is what was measured until then")
+        say("interrupted; this is what was measured until then")
         raise typer.Exit(INTERRUPTED)
-
-
-@devices_app.command("list")
-@reported
-def list_devices(as_json: JsonOption = False) -> None:
-    """The devices that are known here."""
-    from kneepoint.hardware_models.devices import list_devices, load_device
-
-    devices = [load_device(name) for name in list_devices()]
-    if as_json:
-        _print_json([_summary(device) for device in devices])
-        return
-    name = Column("device", no_wrap=True)
-    table = Table(name, "runtime", "threads", "int8 / fp32", "relative error", box=None)
-    for device in devices:
-        gain = f"{device.integer_gain:.1f}x" if device.integer_gain is not None else "-"
-        version = f"{device.runtime} {device.runtime_version}"
-        errors = {name: entry.relative_error for name, entry in device.refined.items()}
-        error = ", ".join(f"{name} {value:.0%}" for name, value in errors.items()) or f"{device.relative_error:.0%}"
-        table.add_row(device.name, version, str(device.threads), gain, error)
-    _print(table)
-
-
-@devices_app.command("show")
-@reported
-def show_device(
-    device: Annotated[str, typer.Argument(metavar="D", help="A name, or the path of a device file.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Every number of a device file, with its source."""
-    from kneepoint.hardware_models.devices import load_device
-
-    loaded = load_device(device)
-    content = _content(loaded)
-    if as_json:
-        _print_json({**content, "digest": loaded.digest})
-        return
-    table = Table("what", "value", "source", title=loaded.name, caption=loaded.description, show_lines=True)
-    for key, value in content.items():
-        if key not in ("name", "description", "sources"):
-            table.add_row(key, _plain(value), loaded.sources.get(key, ""))
-    _print(table)
-
-
-@devices_app.command("calibrate")
-@reported
-def calibrate_device(
-    name: Annotated[str, typer.Option("--name", help="Of the device file to write.")] = "this-machine",
-    minutes: Annotated[float, typer.Option("--minutes", help="To spend on timing.")] = 10.0,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", help="A count to measure, once for each; by default 1 and all.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random networks that are timed.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure this machine through ONNX Runtime, and write the device file that predicts latencies on it."""
-    from kneepoint.calibrating import calibrate_with_progress, facts_of, lines_of_calibration
-
-    try:
-        calibrated = calibrate_with_progress(name, minutes, threads, seed)
-    except KeyboardInterrupt:
-        _say("interrupted; what was timed is kept, and the same command goes on")
-        raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        _print_json(facts_of(calibrated))
-        return
-    for line in lines_of_calibration(calibrated):
-        _print(line)
-
-
-@devices_app.command("bundle")
-@reported
-def bundle_device(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    networks: Annotated[int | None, typer.Option("--networks", help="How many; by default 600, with --few 60.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random networks.")] = 0,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", help="A count to measure there, once for each; by default 1.")
-    ] = None,
-    few: Annotated[
-        bool, typer.Option("--few", help="20 to 100 networks without a profiler: a few minutes on a slow board.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a folder that measures another device, which needs only Python, NumPy and onnxruntime."""
-    from kneepoint.bundles import bundle_with_progress, facts_of_bundle, lines_of_bundle
-
-    bundle = bundle_with_progress(folder, networks, seed, threads or [1], few=few)
-    if as_json:
-        _print_json(facts_of_bundle(bundle))
-        return
-    for line in lines_of_bundle(bundle):
-        _print(line)
-
-
-@devices_app.command("import")
-@reported
-def import_device(
-    results: Annotated[Path, typer.Argument(metavar="FILE", help="The results.jsonl that a bundle's run.py wrote.")],
-    name: Annotated[str | None, typer.Option("--name", help="Of the device; by default that of the file.")] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", metavar="D", help="Adapt this known device, whatever others could do.")
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a device of that name.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a device of what a bundle measured: fitted where that suffices, else the most similar known one adapted."""
-    from kneepoint.bundles import lines_of_import
-    from kneepoint.deployment.bundles import import_results
-
-    imported = import_results(results, name, base, replace=replace)
-    if as_json:
-        _print_json(imported.to_json())
-        return
-    for line in lines_of_import(imported):
-        _print(line)
-
-
-@devices_app.command("estimate")
-@reported
-def estimate(
-    device: Annotated[str, typer.Argument(metavar="D", help="A name, or the path of a device file.")],
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    threads: ThreadsOption = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """What a model costs on a device, kernel by kernel, with what could not be priced and why."""
-    from kneepoint.hardware_models.cost_model import CostModel
-    from kneepoint.hardware_models.devices import load_device
-    from kneepoint.hardware_models.onnx_reader import read_onnx
-    from kneepoint.hardware_models.workload import Workload
-
-    described = load_device(device)
-    priced = described.at_threads(threads)
-    cost = CostModel(priced).cost(Workload.of(read_onnx(model), priced.fusion))
-    if as_json:
-        _print_json(cost.to_json())
-        return
-    table = Table("kernel", "kind", "ms", "±", "alive", "priced", "why", box=None)
-    for kernel in cost.kernels:
-        times = (f"{kernel.latency_ms:.4g}", f"{kernel.latency_ms_error:.2g}")
-        alive, priced_ = f"{kernel.memory_bytes / 1e3:.4g} kB", "yes" if kernel.priced else "NO"
-        table.add_row(kernel.name, kernel.kind, *times, alive, priced_, kernel.why)
-    _print(table)
-    energy = "unknown" if cost.energy_mj is None else f"{cost.energy_mj:.4g} mJ"
-    transfer = "unknown" if cost.transfer_ms is None else f"{cost.transfer_ms:.3g} ms"
-    _print(
-        f"{priced.name}, {threads} thread(s) (described for {described.threads}): {cost.latency_ms:.4g} ms "
-        f"± {cost.latency_ms_error:.2g}, energy {energy}, peak memory {cost.peak_memory_bytes / 1e6:.3g} MB (the arena "
-        f"asks for {cost.reserved_memory_bytes / 1e6:.3g}), stored {cost.storage_bytes / 1e6:.3g} MB, transfer "
-        f"{transfer}, coverage {cost.coverage:.0%}"
-    )
-    for misfit in cost.misfits:
-        _print(f"does not fit: {misfit}")
-
-
-@devices_app.command("validate")
-@reported
-def validate_devices(
-    device: Annotated[
-        str | None, typer.Argument(metavar="[D]", help="A name or the path of a device file; without, all that can be.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Predicted against published latencies (and energies), as shipped and for families of networks left out."""
-    from kneepoint.validating import row_table, summary_table, validate_all, validate_one
-
-    found = validate_all() if device is None else [validate_one(device)]
-    if as_json:
-        _print_json([entry.to_json() for entry in found] if device is None else found[0].to_json())
-        return
-    if device is not None:
-        _print(row_table(found[0]))
-    _print(summary_table(found))
 
 
 def show_front(directory: Path, device: str | None, as_json: bool, fidelity: str | None = None) -> None:
@@ -463,20 +257,20 @@ def show_front(directory: Path, device: str | None, as_json: bool, fidelity: str
     shown = device_front(read_front(content), device)
     if as_json:
         facts = {"shown": {"device": device, "ids": [candidate.id for candidate in shown]}}
-        _print_json({**content, **facts, "rungs": [rung.to_json() for rung in rungs(view)]})
+        show_json({**content, **facts, "rungs": [rung.to_json() for rung in rungs(view)]})
         return
-    _print(front_table(view, device))
+    show(front_table(view, device))
     for line in summary_lines(view):
-        _print(line)
+        show(line)
 
 
 def _repriced(directory: Path, device: str, fidelity: str | None) -> tuple[dict[str, Any], str]:
     """The content of ``front.json`` as it is on another device, and that device's name."""
     from kneepoint.front_door import reprice
 
-    repriced = reprice(directory, device, fidelity, _say)
+    repriced = reprice(directory, device, fidelity, say)
     for note in repriced.notes:
-        _say(note)
+        say(note)
     return repriced.content, str(repriced.content["repriced"]["device"])
 
 
@@ -495,61 +289,9 @@ def main() -> None:
     except Exception as error:  # typer's own errors have no public type; they say what was typed wrong
         if not hasattr(error, "format_message"):
             raise
-        _say(f"error: {error.format_message()} ('kneepoint --help' lists commands and options)")
+        say(f"error: {error.format_message()} ('kneepoint --help' lists commands and options)")
         code = 2
     sys.exit(code or 0)
-
-
-def _summary(device: Any) -> dict[str, Any]:
-    keys = ("name", "description", "runtime", "runtime_version", "threads", "relative_error")
-    return {key: getattr(device, key) for key in keys}
-
-
-def _content(device: Any) -> dict[str, Any]:
-    """All fields of a device; of fitted models, which are long and say nothing to people, the thread counts alone."""
-    content: dict[str, Any] = device.model_dump(mode="json")
-    if device.calibration is not None:
-        content["calibration"]["threads"] = list(device.calibration.counts)
-    return content
-
-
-def _plain(value: Any) -> str:
-    """For people: a line for every entry, tables of tables indented."""
-    if isinstance(value, dict):
-        nested = any(
-            isinstance(inner, dict) for entry in value.values() if isinstance(entry, dict) for inner in entry.values()
-        )
-        if nested:
-            return "\n".join(f"{key}:\n{textwrap.indent(_plain(entry), '  ')}" for key, entry in value.items())
-        return "\n".join(
-            f"{key}: {json.dumps(entry) if isinstance(entry, dict) else entry}" for key, entry in value.items()
-        )
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _error_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return (
-        f"error: {text}"
-        if isinstance(error, KneepointError)
-        else f"error: {type(error).__name__}: {text} (--debug shows where)"
-    )
-
-
-def _print(what: Any) -> None:
-    console = Console(soft_wrap=isinstance(what, str))
-    if isinstance(what, str):
-        console.print(what, markup=False, highlight=False)
-    else:
-        console.print(what)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, allow_nan=False))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
