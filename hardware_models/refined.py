@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneepoint.hardware_models.device import Device
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, class_codes, work
+from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD, class_codes, work
 from kneepoint.hardware_models.kernels import FORMATS, KERNEL_KINDS
 from kneepoint.hardware_models.operators import FP32_BYTES
 from kneepoint.hardware_models.workload import KIND_CODES, Workload
@@ -55,13 +55,20 @@ class Refined:
 
         A view costs its launch.
         """
-        formats, codes = self.executed[rows.kind, rows.format], class_codes(rows)
+        formats = self.executed[rows.kind, rows.format]
+        codes = self._classes(rows, np.maximum(formats, 0))
         views = rows.kind == KIND_CODES["view"]
         known = (formats >= 0) & (codes >= 0)
         costs = self.costs[np.where(known, formats, 0), np.where(known, codes, 0)]
         known &= np.isfinite(costs[:, 0])
         seconds = self.launch[np.maximum(formats, 0)] + np.where(known, (work(rows, codes) * costs).sum(1), 0.0)
         return seconds, known | (views & (formats >= 0))
+
+    def _classes(self, rows: Workload, formats: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(kernels,): a runtime without fast algorithms multiplies matrices for every convolution."""
+        codes = class_codes(rows)
+        plain = (codes == WINOGRAD) & np.isnan(self.costs[formats, WINOGRAD, 0])
+        return np.where(plain, CONVOLUTION, codes)
 
 
 def _executed(device: Device) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WINOGRAD
 from kneepoint.hardware_models.published.hierarchy import Hierarchy
 from kneepoint.hardware_models.published.systems import System
 
@@ -28,6 +28,7 @@ def refined_rates(fit: Hierarchy, system: System, relative_error: float) -> dict
     classes = {
         name: {"rate": _rounded(_MS_TO_GIGA / costs[place]), **_parts(parts[place])}
         for place, name in enumerate(KERNEL_CLASSES)
+        if system.has_winograd or place != WINOGRAD
     }
     return {"launch_us": _rounded(costs[-2] * 1e3), "classes": classes, "relative_error": round(relative_error, 3)}
 

@@ -21,18 +21,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD, WORK
-from kneepoint.hardware_models.published.priors import Priors
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK
+from kneepoint.hardware_models.published.peaks import peak_macs_per_ms
+from kneepoint.hardware_models.published.priors import SCALAR, Priors
 from kneepoint.hardware_models.published.samples import Sample
 from kneepoint.hardware_models.published.systems import System
 
 Floats = NDArray[np.float64]
 _COSTS, _PARTS = len(KERNEL_CLASSES) + 2, len(WORK) - 1
 _SHARED = _COSTS + len(KERNEL_CLASSES) * _PARTS
-_SPEED_WIDTH, _MOVING_WIDTH = 10.0, 0.5
+_SPEED_WIDTH, _PEAK_WIDTH = 10.0, 0.5
+"""Of the speed of a system of which no peak was published, and of the share of a peak that one reaches."""
 _MOVING = np.array([*(name in ("pool", "elementwise", "copy", "norm") for name in KERNEL_CLASSES), 0, 0], float)
 """Whose cost is that of moving elements: memory is faster or slower apart from arithmetic."""
-_CAUCHY = 2.5
+_CAUCHY = 1.5
 """Standard deviations from where on errors count ever less."""
 _ENOUGH = 20
 """Networks of one family that count fully; more share the weight of so many. With fewer, other families are predicted
@@ -88,10 +90,10 @@ class Hierarchy:
         return hierarchy
 
     def __post_init__(self) -> None:
-        """Begin with nothing special, at the median speed of every system."""
+        """Begin with nothing special, at the median speed of every system whose peak is not known."""
         self.values = Values(np.zeros((len(self.systems), 1 + _COSTS + 1)), np.zeros((len(self.levels), _SHARED)))
         error = self._target - np.log(self._times(self.values)[0])
-        for index in range(len(self.systems)):
+        for index in np.flatnonzero(self._believed[:, 0] == 0).tolist():
             self.values.system[index, 0] = np.median(error[self._rows(index)])
 
     # --- what is asked of a fit -------------------------------------------------------------------------------------
@@ -100,11 +102,8 @@ class Hierarchy:
         """(classes + 2,) ms of an operation, a launch and an inference; (classes, 3) operations of other parts."""
         place = list(self.systems).index(system)
         shared = self.values.shared[self._above[place]].sum(0)
-        own = self.values.system[place]
-        costs, parts = self._costs(own, shared), np.exp(self._part_logs(own, shared))
-        if not system.has_winograd:
-            costs[WINOGRAD], parts[WINOGRAD] = costs[CONVOLUTION], parts[CONVOLUTION]
-        return costs, parts
+        own = self.values.system[place] + self._believed[place]
+        return self._costs(own, shared), np.exp(self._part_logs(own, shared))
 
     def latency_ms(self, sample: Sample) -> float:
         """Milliseconds of a network on one of the systems."""
@@ -156,6 +155,21 @@ class Hierarchy:
         return np.array([sample.streamed_ms for sample in self.samples])
 
     @cached_property
+    def _hastened(self) -> Floats:
+        """(classes + 2,): 1 for what a faster system does faster."""
+        return np.array([1.0] * len(KERNEL_CLASSES) + [float(self.priors.hastens_launches)] * 2)
+
+    @cached_property
+    def _believed(self) -> Floats:
+        """(systems, classes + 4): what is special about the systems before anything is fitted."""
+        found = np.zeros((len(self.systems), 1 + _COSTS + 1))
+        for row, system in enumerate(self.systems):
+            if peak := peak_macs_per_ms(system):
+                found[row, 0] = -np.log(peak)
+            found[row, [1 + KERNEL_CLASSES.index(name) for name in system.scalar]] = np.log(SCALAR)
+        return found
+
+    @cached_property
     def _weight(self) -> Floats:
         """Roots: a family of which many sizes were measured says little more than one of which a few were."""
         counts = Counter((sample.system, sample.family) for sample in self.samples)
@@ -163,15 +177,17 @@ class Hierarchy:
 
     @cached_property
     def _precisions(self) -> tuple[Floats, Floats]:
-        """Inverse variances: of a system's values, and (levels, shared)."""
+        """Inverse variances: (systems, values) of what is special about each, and (levels, shared)."""
         prior, parts = self.priors, len(KERNEL_CLASSES) * _PARTS
         widths = [
             np.concatenate((np.minimum(prior.cost_width, most), np.full(parts, min(prior.part_width, most))))
             for most in (np.inf, prior.runtime_width, prior.group_width)
         ]
         depths = [name.count("/") for name in self.levels]
-        system = np.concatenate(([_SPEED_WIDTH], prior.system_width, [_MOVING_WIDTH])) ** -2.0
-        return system, np.array([widths[depth] ** -2.0 for depth in depths])
+        own = np.concatenate(([_SPEED_WIDTH], prior.system_width, [prior.moving_width]))
+        system = np.tile(own, (len(self.systems), 1))
+        system[self._believed[:, 0] != 0, 0] = _PEAK_WIDTH
+        return system**-2.0, np.array([widths[depth] ** -2.0 for depth in depths])
 
     # --- the model --------------------------------------------------------------------------------------------------
 
@@ -181,13 +197,14 @@ class Hierarchy:
 
     def _costs(self, system: Floats, shared: Floats) -> Floats:
         own = system[..., 1:-1] + _MOVING * system[..., -1:]
-        return np.asarray(np.exp(self.priors.cost + shared[..., :_COSTS] + own + system[..., :1]))
+        return np.asarray(np.exp(self.priors.cost + shared[..., :_COSTS] + own + self._hastened * system[..., :1]))
 
     def _times(self, values: Values) -> tuple[Floats, Floats, Floats]:
         """(samples,) milliseconds; what each cost (samples, classes + 2) and part (samples, classes, 3) takes of it."""
         shared = values.shared[self._above].sum(1)[self._place]
-        costs = self._costs(values.system[self._place], shared)
-        parts = self._work[:, :, 1:] * np.exp(self._part_logs(values.system[self._place], shared))
+        own = (values.system + self._believed)[self._place]
+        costs = self._costs(own, shared)
+        parts = self._work[:, :, 1:] * np.exp(self._part_logs(own, shared))
         work = np.column_stack((self._work[:, :, 0] + parts.sum(2), self._launches))
         shares = work * costs
         return shares.sum(1) + self._streamed, shares, parts * costs[:, :-2, None]
@@ -249,7 +266,7 @@ class Hierarchy:
             weight = weight / np.sqrt(1 + (error / self.priors.noise / _CAUCHY) ** 2)
         share = shares / times[:, None]
         moving = share @ _MOVING + parts.sum((1, 2)) / times
-        own = np.column_stack((share.sum(1), share, moving)) * weight[:, None]
+        own = np.column_stack((share @ self._hastened, share, moving)) * weight[:, None]
         shared = np.column_stack((share, (parts / times[:, None, None]).reshape(len(times), -1))) * weight[:, None]
         return own, shared, error * weight
 
@@ -257,7 +274,7 @@ class Hierarchy:
         self, index: int, own: Floats, shared: Floats, error: Floats, damping: float
     ) -> tuple[Floats, Floats, Floats]:
         """A system's step as a function of the shared one, and what is left for that: curvature and slope."""
-        precision = self._precisions[0]
+        precision = self._precisions[0][index]
         block = own.T @ own
         block[np.diag_indices(len(block))] = (block.diagonal() + precision) * (1 + damping)
         mixed, slope = own.T @ shared, own.T @ error + precision * self.values.system[index]

@@ -14,8 +14,6 @@ from kneepoint.hardware_models.published.samples import Sample, families
 from kneepoint.hardware_models.published.systems import System
 
 Found = Mapping[System, Sequence[Sample]]
-_FEWEST = 1
-_SLOW = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,35 +58,9 @@ def leave_families_out(found: Found) -> Iterator[Prediction]:
     """
     for family in families(found):
         rest = {system: [sample for sample in entries if sample.family != family] for system, entries in found.items()}
-        rest = {system: entries for system, entries in without_slow_integers(rest).items() if len(entries) >= _FEWEST}
+        rest = {system: entries for system, entries in rest.items() if entries}
         fit = fitted(rest)
         for system in rest:
             for sample in found[system]:
                 if sample.family == family:
                     yield Prediction(sample, fit.latency_ms(sample))
-
-
-def without_slow_integers(found: Found) -> dict[System, list[Sample]]:
-    """Samples of networks that gain less than half of what integers usually gain over floats on a system left out.
-
-    They ran on other kernels than the rest: a graph that a runtime refuses to execute on its integer kernels falls back
-    to others. Nothing should be fitted to them; they are judged like all.
-    """
-    floats = {
-        (system.device, system.runtime, system.threads, sample.network, sample.batch): sample.latency_ms
-        for system, entries in found.items()
-        if system.precision == "fp32"
-        for sample in entries
-    }
-
-    def gain(sample: Sample) -> float | None:
-        system = sample.system
-        key = (system.device, system.runtime, system.threads, sample.network, sample.batch)
-        return floats[key] / sample.latency_ms if system.precision == "int8" and key in floats else None
-
-    def kept(entries: Sequence[Sample]) -> list[Sample]:
-        known = [value for sample in entries if (value := gain(sample)) is not None]
-        usual = float(np.median(known)) if known else 0.0
-        return [sample for sample in entries if (value := gain(sample)) is None or value >= _SLOW * usual]
-
-    return {system: kept(entries) for system, entries in found.items()}

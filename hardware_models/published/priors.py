@@ -25,14 +25,18 @@ class Priors:
     """Means and widths, in logarithms.
 
     Attributes:
-        cost: (classes + 2,) of an operation of each class relative to a pointwise one, of a launch, of an inference.
+        cost: (classes + 2,) of an operation of each class relative to a pointwise one, of a launch, of an inference;
+            these two in milliseconds where a faster system does not launch faster.
         cost_width: (classes + 2,) standard deviations.
         part: (classes, 3) of an element read, written, and of a weight, relative to an operation of the class.
         part_width: Standard deviation of all of them.
         runtime_width: By how much at most a family of runtimes differs from all.
         group_width: By how much at most one of its precisions differs from the family.
         system_width: (classes + 2,) by how much a system differs from its family.
+        moving_width: By how much its cost of moving elements does, as a whole.
         noise: Of a published latency, for a network like those that were fitted to.
+        hastens_launches: Whether a faster system launches kernels faster. The launches of a processor are its own
+            instructions, those of an accelerator are its host's work.
     """
 
     cost: Floats
@@ -42,7 +46,9 @@ class Priors:
     runtime_width: float
     group_width: float
     system_width: Floats
+    moving_width: float
     noise: float
+    hastens_launches: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class _Widths:
         runtime: By how much at most a family of runtimes differs from all.
         group: By how much at most one of its precisions differs from the family.
         system: By how much at most a system differs from its family.
+        moving: By how much its cost of moving elements does, as a whole.
         noise: Of a published latency.
+        hastens_launches: See ``Priors``.
     """
 
     classes: Mapping[KernelClass, float]
@@ -63,13 +71,18 @@ class _Widths:
     runtime: float
     group: float
     system: float
+    moving: float
     noise: float
+    hastens_launches: bool = True
 
 
 _WIDTHS: Mapping[KernelClass, float] = {
-    "pointwise": 0.05, "convolution": 0.3, "winograd": 0.4, "stem": 0.5, "grouped": 0.4, "matmul": 0.5, "vector": 0.4,
+    "pointwise": 0.05, "convolution": 0.3, "winograd": 0.4, "stem": 0.5, "grouped": 0.4, "matmul": 1.5, "vector": 0.4,
 }  # fmt: skip
-"""Pointwise kernels are what the others are compared with; their width would only move the speed of all."""
+"""Pointwise kernels are what the others are compared with; their width would only move the speed of all. Products
+of two activations are one kernel in some runtimes and a plain loop in others, which transformers alone can tell."""
+SCALAR = 16.0
+"""How much slower a kernel is that handles one byte at a time instead of a vector of 16."""
 _MOVED_WIDTH = 0.65
 """Of classes that move elements: how well runtimes write those differs most."""
 _SYSTEM_WIDTHS: Mapping[KernelClass, float] = {"pointwise": 0.1, "convolution": 0.2, "winograd": 0.2}
@@ -97,12 +110,14 @@ def _priors(
         runtime_width=widths.runtime,
         group_width=widths.group,
         system_width=np.array([*own, launch[1] * 0.7, inference[1]]),
+        moving_width=widths.moving,
         noise=widths.noise,
+        hastens_launches=widths.hastens_launches,
     )
 
 
 _CPU: Mapping[KernelClass, float] = {
-    "pointwise": 1, "convolution": 1, "winograd": 0.8, "stem": 2, "depthwise": 5, "vector": 4, "grouped": 1.5,
+    "pointwise": 1, "convolution": 1, "winograd": 0.8, "stem": 2, "depthwise": 5, "vector": 2, "grouped": 1.5,
     "pool": 2, "elementwise": 12, "copy": 12, "norm": 20, "matmul": 2,
 }  # fmt: skip
 _ACCELERATOR: Mapping[KernelClass, float] = {
@@ -117,15 +132,23 @@ _MICROCONTROLLER: Mapping[KernelClass, float] = {
 operands are loaded more often for it. A linear layer multiplies as fast, and loads every weight for one product: half
 an operation more (``vector`` of the parts)."""
 PRIORS: Mapping[World, Priors] = {
-    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.3, 0.1, 0.5, 0.08)),
-    "accelerator": _priors(_ACCELERATOR, (3e7, 1.0), (3e8, 1.5), (64, 128, 16), _Widths({}, 0.5, 0.3, 0.2, 0.4, 0.08)),
+    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.3, 0.1, 0.5, 1.0, 0.08)),
+    "accelerator": _priors(
+        _ACCELERATOR,
+        (0.005, 1.0),
+        (0.05, 1.5),
+        (64, 128, 16),
+        _Widths({"pointwise": 1.0}, 0.5, 0.3, 0.2, 0.4, 0.5, 0.08, hastens_launches=False),
+    ),
     "microcontroller": _priors(
-        _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.3, 0.08)
+        _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.3, 0.5, 0.08)
     ),
 }
 """By world of systems.
 
-Precisions of one runtime differ little on processors, where the gain of integers is nearly the same for every network,
-and more on accelerators, which have units for them. Most published networks of microcontrollers have next to no linear
-layers, and the few others have them in external flash: what is believed of those has to be narrow.
+A kernel of an accelerator starts about 5 us after the one before it, and a product of matrices takes what its peak
+says, times e at most. Precisions of one runtime differ little on processors, where the gain of integers is nearly the
+same for every network, and more on accelerators, which have units for them. Cores of a processor share its memory, so
+that moving elements is the dearer the more of them multiply. Most published networks of microcontrollers have next to
+no linear layers, and the few others have them in external flash: what is believed of those has to be narrow.
 """

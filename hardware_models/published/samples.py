@@ -19,6 +19,9 @@ from kneepoint.tasks.errors import DeviceError
 
 Floats = NDArray[np.float64]
 _LARGEST_BATCH = 8
+_POSTPROCESSED = ("ruy", "edgetpu", "onnxruntime")
+"""Families of runtimes whose detectors end with suppressing boxes on the processor, in the network's own file:
+TFLite_Detection_PostProcess of TensorFlow Lite's, loops of ONNX Model Zoo's. The zoo's tables have no such kernels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +88,8 @@ def _facts(
 def samples(rows: Iterable[PublishedLatency] | None = None) -> dict[System, list[Sample]]:
     """Samples of every system, by default of all that was published.
 
-    Rows that say something else than one inference of a network (``comparable``) are left out, and so are batches of
-    more than 8.
+    Rows that say something else than one inference of a network (``comparable``) are left out, detectors whose files
+    suppress boxes on the processor among them, and so are batches of more than 8.
     """
     return dict(_published()) if rows is None else _by_system(rows)
 
@@ -108,7 +111,8 @@ def _of_system(system: System, rows: Iterable[PublishedLatency]) -> list[Sample]
             network = find(row.network)
         except DeviceError:
             continue
-        if network.comparable and row.batch <= _LARGEST_BATCH:
+        postprocessed = network.family == "SSD" and system.family in _POSTPROCESSED
+        if network.comparable and not postprocessed and row.batch <= _LARGEST_BATCH:
             groups.setdefault((network.name, row.batch), []).append(row)
     return [_sample(system, name, batch, group) for (name, batch), group in sorted(groups.items())]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from kneepoint.hardware_models.device import OnChipWeights
+from kneepoint.hardware_models.kernel_classes import KernelClass
 from kneepoint.hardware_models.published.latencies import PublishedLatency
 
 World = Literal["cpu", "accelerator", "microcontroller"]
@@ -37,9 +38,18 @@ _RUNTIMES = (
 )
 _WITHOUT_WINOGRAD = ("ruy", "xnnpack", "onnxruntime")
 """TensorFlow Lite and MLAS (of ONNX Runtime) multiply matrices for every convolution."""
+_X86 = r"xeon|amd|intel|pavilion|t2\.medium|desktop cpu|colab"
+_SCALAR_ON_X86: Mapping[str, tuple[KernelClass, ...]] = {"ruy int8": ("elementwise",)}
+"""TensorFlow Lite adds bytes by NEON's instructions or one by one: AddElementwise in
+tensorflow/lite/kernels/internal/optimized/optimized_ops.h."""
 _FLOATS = ("fp32", "fp16", "tf32", "unspecified")
 _EDGE_TPU = OnChipWeights(mb=7.5, stream_gb_s=0.4)
 """8 MB, some of it for code; 0.36 to 0.47 GB/s were fitted to ResNet-50 and VGG."""
+_DELEGATED = "(xnnpack)"
+_UNSIGNED = ("MobileNetV1", "MobileNetV2")
+"""TensorFlow Lite gives XNNPACK signed bytes, and unsigned ones only on request (TFLITE_XNNPACK_DELEGATE_FLAG_QU8 of
+tensorflow/lite/delegates/xnnpack/xnnpack_delegate.h), so that its own kernels, ruy's, execute the networks that were
+published in unsigned bytes. On AGX Orin they take what they take without the delegate, within a few percent."""
 _MACBOOK = "macbook_pro_m1-tflite"
 """One submission's integer rows are corrupt; the other laptop's are taken."""
 
@@ -71,7 +81,7 @@ class System:
             precision = "int8"
         else:
             return None
-        found = cls(row.device, row.runtime, row.threads, precision, row.precision)
+        found = cls(row.device, _executed_by(row), row.threads, precision, row.precision)
         return found if found.family and _MACBOOK not in row.runtime else None
 
     @cached_property
@@ -108,6 +118,12 @@ class System:
         return _EDGE_TPU if self.family == "edgetpu" else None
 
     @property
+    def scalar(self) -> tuple[KernelClass, ...]:
+        """Classes whose kernels handle one element at a time, for they are written for other processors."""
+        text = f"{self.device} {self.runtime}".lower()
+        return _SCALAR_ON_X86.get(self.group, ()) if re.search(_X86, text) else ()
+
+    @property
     def has_winograd(self) -> bool:
         """Whether 3x3 convolutions with stride 1 run on a fast algorithm; else they are like other convolutions."""
         return self.family not in _WITHOUT_WINOGRAD
@@ -116,6 +132,11 @@ class System:
     def keeps_norms(self) -> bool:
         """Whether batch normalization is a kernel of its own."""
         return self.family == "eager"
+
+
+def _executed_by(row: PublishedLatency) -> str:
+    unsigned = row.precision == "int8" and row.network.startswith(_UNSIGNED)
+    return row.runtime.replace(_DELEGATED, "(ruy)") if unsigned else row.runtime
 
 
 def by_system(rows: Iterable[PublishedLatency]) -> dict[System, list[PublishedLatency]]:

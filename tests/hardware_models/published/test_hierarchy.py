@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kneepoint.hardware_models.kernel_classes import CONVOLUTION, KERNEL_CLASSES, WINOGRAD
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES
 from kneepoint.hardware_models.published.hierarchy import Hierarchy
-from kneepoint.hardware_models.published.priors import PRIORS
+from kneepoint.hardware_models.published.priors import PRIORS, SCALAR
 from kneepoint.hardware_models.published.samples import Sample
 from kneepoint.hardware_models.published.systems import System
 
@@ -90,12 +90,26 @@ def test_levels_are_the_world_its_runtimes_and_their_precisions() -> None:
     assert fit.levels == ("all", "all/ncnn", "all/ncnn/ncnn fp32", "all/ncnn/ncnn int8")
 
 
-def test_without_winograd_every_window_costs_the_same() -> None:
-    costs, parts = _fit(_world({System("a board", "TFLite (ruy)", 1, "fp32", "fp32"): 1e-7}, {})).costs_ms(
-        System("a board", "TFLite (ruy)", 1, "fp32", "fp32")
-    )
-    assert costs[WINOGRAD] == costs[CONVOLUTION]
-    assert list(parts[WINOGRAD]) == list(parts[CONVOLUTION])
+def test_kernels_of_single_elements_are_believed_slow() -> None:
+    """VGG has nothing elementwise, so that what is believed of it stays."""
+    costs = []
+    for device in ("rpi4b", "xeon"):
+        system = System(device, "TFLite (ruy)", 1, "int8", "int8")
+        fit = Hierarchy.of({system: [Sample(system, "VGG-16 224", "VGG", 1, 500.0, None, 1.0)]}, PRIOR)
+        costs.append(fit.costs_ms(system)[0][KERNEL_CLASSES.index("elementwise")])
+    assert costs[1] / costs[0] == pytest.approx(SCALAR)
+
+
+def test_what_a_data_sheet_says_bounds_what_large_networks_take() -> None:
+    """One small network says little of the speed of an accelerator, and its peak much."""
+    costs = {}
+    for device in ("t4", "nothing is known of"):
+        system = System(device, "TensorRT", 1, "int8", "int8")
+        sample = Sample(system, "SqueezeNet v1.1 224", "SqueezeNet", 1, 1.0, None, 1.0)
+        costs[device] = Hierarchy.of({system: [sample]}, PRIORS["accelerator"]).costs_ms(system)[0][0]
+    peak = 65e9  # multiply-accumulates a millisecond
+    assert 0.3 < 1 / costs["t4"] / peak < 3
+    assert not 0.3 < 1 / costs["nothing is known of"] / peak < 3
 
 
 def test_a_system_that_was_not_fitted_is_refused() -> None:

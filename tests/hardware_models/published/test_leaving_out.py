@@ -13,7 +13,6 @@ from kneepoint.hardware_models.published.leaving_out import (
     fitted,
     leave_families_out,
     of_world,
-    without_slow_integers,
 )
 from kneepoint.hardware_models.published.samples import Sample, samples
 from kneepoint.hardware_models.published.systems import System
@@ -76,21 +75,3 @@ def test_a_system_of_one_family_cannot_be_predicted(boards: Found) -> None:
 def test_nothing_is_fitted_to_nothing() -> None:
     with pytest.raises(StopIteration):
         fitted({})
-
-
-def test_integers_on_slow_kernels_are_left_out() -> None:
-    floats = System("a board", "ncnn CPU", 4, "fp32", "fp32")
-    integers = dataclasses.replace(floats, precision="int8", published_precision="int8")
-
-    def of(system: System, times: Sequence[float]) -> list[Sample]:
-        names = ("first", "second", "third", "fourth")
-        return [Sample(system, name, name, 1, time, None, 1.0) for name, time in zip(names, times, strict=False)]
-
-    found = {floats: of(floats, (10, 10, 10)), integers: of(integers, (3, 4, 11, 11))}
-    kept = without_slow_integers(found)
-    assert [sample.network for sample in kept[integers]] == [
-        "first",
-        "second",
-        "fourth",
-    ]  # of the last nothing is known
-    assert kept[floats] == found[floats]

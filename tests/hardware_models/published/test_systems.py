@@ -26,7 +26,7 @@ def test_every_row_has_a_system_of_a_known_family_or_none() -> None:
         ("rpi4b", "ncnn CPU 4 threads", "fp32", "ncnn fp32", "cpu"),
         ("rpi5", "ncnn CPU 4 threads", "fp16", "ncnn fp3216", "cpu"),
         ("rpi4b", "TFLite v2.7.1 (ruy)", "int8", "ruy int8", "cpu"),
-        ("graviton3", "TFLite vmaster (xnnpack)", "int8", "xnnpack int8", "cpu"),
+        ("graviton3", "TFLite vmaster (xnnpack)", "fp32", "xnnpack fp32", "cpu"),
         ("rpi4b", "OpenCV DNN 4.10 CPU", "fp32", "opencv fp32", "cpu"),
         ("jetson_nano", "OpenCV DNN 4.10 CUDA_FP16", "fp16", "opencv gpu fp3216", "accelerator"),
         ("a100", "PyTorch eager (NGC)", "tf32", "eager fp3216", "accelerator"),
@@ -73,3 +73,29 @@ def test_only_eager_runtimes_keep_norms_and_only_the_edge_tpu_its_weights() -> N
     assert {system.family for system in systems if system.keeps_norms} == {"eager"}
     assert {system.family for system in systems if system.on_chip_weights} == {"edgetpu"}
     assert {system.fusion for system in systems if system.world == "cpu"} == {("direct", "activation")}
+
+
+@pytest.mark.parametrize(
+    ("network", "precision", "family"),
+    [
+        ("MobileNetV1 1.0 224", "int8", "ruy"),
+        ("MobileNetV2 1.0 192", "int8", "ruy"),
+        ("EfficientNet-Lite0 224", "int8", "xnnpack"),
+        ("MobileNetV1 1.0 224", "fp32", "xnnpack"),
+    ],
+)
+def test_unsigned_bytes_are_not_given_to_xnnpack(network: str, precision: str, family: str) -> None:
+    row = _row(device="graviton3", runtime="TFLite vmaster (xnnpack) [aws]", precision=precision, network=network)
+    system = System.of(row)
+    assert system is not None
+    assert (system.family, system.runtime) == (family, f"TFLite vmaster ({family}) [aws]")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "scalar"),
+    [("xeon_c5_4xlarge", "int8", ("elementwise",)), ("xeon_c5_4xlarge", "fp32", ()), ("graviton3", "int8", ())],
+)
+def test_bytes_are_added_one_by_one_on_x86(device: str, precision: str, scalar: tuple[str, ...]) -> None:
+    system = System.of(_row(device=device, runtime="TFLite v2.7.1 (ruy)", precision=precision))
+    assert system is not None
+    assert system.scalar == scalar
