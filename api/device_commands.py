@@ -53,7 +53,7 @@ def show_device(
     table = Table("what", "value", "source", title=loaded.name, caption=loaded.description, show_lines=True)
     for key, value in content.items():
         if key not in ("name", "description", "sources"):
-            table.add_row(key, _plain(value), loaded.sources.get(key, ""))
+            table.add_row(key, _plain(value), content["sources"].get(key, ""))
     show(table)
 
 
@@ -195,8 +195,17 @@ def _summary(device: Any) -> dict[str, Any]:
 
 
 def _content(device: Any) -> dict[str, Any]:
-    """All fields of a device; of fitted models, which are long and say nothing to people, the thread counts alone."""
+    """All fields of a device; of fitted models, which are long and say nothing to people, the thread counts alone.
+
+    Microcontrollers are compared by multiply-accumulates a cycle, which are derived.
+    """
     content: dict[str, Any] = device.model_dump(mode="json")
+    if device.macs_per_cycle:
+        rounded = {
+            name: {key: round(rate, 3) for key, rate in of.items()} for name, of in device.macs_per_cycle.items()
+        }
+        content["macs_per_cycle"] = rounded
+        content["sources"]["macs_per_cycle"] = "Derived: the rates of refined over clock_mhz, for large kernels."
     if device.calibration is not None:
         content["calibration"]["threads"] = list(device.calibration.counts)
     return content

@@ -40,8 +40,6 @@ SPECS = Path(__file__).with_name("device_specs.yaml")
 DEVICE_FILES = ROOT / "hardware_models" / "device_files"
 LEFT_OUT = ROOT / "hardware_models" / "published" / "left_out.csv"
 WORLDS = ("cpu", "accelerator", "microcontroller")
-_ENOUGH = 8
-"""Rows of other families that a stated error is taken from; with fewer, those of alike systems join them."""
 _ONE_FAMILY = 0.3
 """What is added to the error of a system that one family alone was measured on, so that nothing could be left out."""
 _ANOTHER_BOARD = 0.3
@@ -51,7 +49,10 @@ _REFINED = (
     "Fitted to published whole-network latencies of this and of all other systems together, those that share a runtime "
     "drawn towards each other (kneepoint.hardware_models.published.hierarchy). This device's: {rows}."
 )
-_ERROR = "What holds 68 % of the errors on families of networks left out of the fit, {rows} predictions; see refined."
+_ERROR = (
+    "Of families of networks left out of the fit, {rows} predictions, with those of alike systems as one family more; "
+    "see refined."
+)
 
 
 def main() -> None:
@@ -142,15 +143,22 @@ def _scaled(spec: dict[str, Any], written: Mapping[str, Device]) -> Device:
 
 
 def _stated(system: System, family: str | None, left_out: Sequence[Prediction]) -> float:
-    """One standard error for a system, from the errors on all families but one (or on all)."""
-    others = [entry for entry in left_out if entry.sample.family != family]
-    own = [entry.log_error for entry in others if entry.sample.system == system]
-    alike = [entry.log_error for entry in others if entry.sample.system.group == system.group]
-    if len(own) >= _ENOUGH:
-        return standard_error(own)
-    if alike and len({sample.family for sample in samples()[system]}) == 1:
-        return math.hypot(standard_error(alike), _ONE_FAMILY)
-    return max(standard_error([*own, *alike]) if own or alike else 1.0, standard_error(own) if own else 0.0)
+    """One standard error for a system, from the errors on all families but one (or on all).
+
+    A few families say little of the next one: those of alike systems count as one more.
+    """
+    others = [
+        entry for entry in left_out if entry.sample.family != family and entry.sample.system.group == system.group
+    ]
+    own = [entry for entry in others if entry.sample.system == system]
+    if not others:
+        return 1.0
+    alike = standard_error([entry.log_error for entry in others])
+    if not own:
+        return math.hypot(alike, _ONE_FAMILY)
+    count = len({entry.sample.family for entry in own})
+    variance = (count * standard_error([entry.log_error for entry in own]) ** 2 + alike**2) / (count + 1)
+    return math.sqrt(variance)
 
 
 def _rows_of(systems: Sequence[System]) -> str:

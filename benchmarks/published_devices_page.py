@@ -11,6 +11,7 @@ from benchmarks.published_devices_picture import picture
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.devices import SHIPPED, load_device
 from kneepoint.hardware_models.published.judging import Judgement, Pair, judge
+from kneepoint.hardware_models.published.memory import predicted_memory, published_memory
 from kneepoint.hardware_models.published.samples import samples
 from kneepoint.hardware_models.published.validation import Row, Validation, systems_of, validate
 
@@ -23,6 +24,12 @@ _CPU_DEVICES = (
 _GPUS = ("nvidia", "jetson-nano-tensorrt", "jetson-agx-orin-tensorrt")
 _NPUS = ("pixel-3-dsp", "snapdragon-865-npu", "coral", "ascend")
 _BAD = 0.5
+_MICROCONTROLLER = "stm32h743"
+_MEMORY = f"""What STMicroelectronics' tool needs of an STM32H7 for networks in int8 (its model zoo), and what
+`{_MICROCONTROLLER}` predicts: the most that is alive at once, and all constants. The tool overwrites inputs of some
+layers as it computes them, and needs scratch memory for others; neither is modelled.
+
+"""
 _SIGMAS = (0.6827, 0.9545)
 _INTRODUCTION = """# Devices: predicted and published
 
@@ -77,6 +84,7 @@ def write_page() -> None:
         "## As shipped\n\n" + _judged_table(found, "shipped"),
         "## Energy\n\nWatts times predicted latency, against watts times time as they were published.\n\n"
         + _judged_table(found, "energy"),
+        "## Memory\n\n" + _MEMORY + _memory_table(load_device(_MICROCONTROLLER)),
         "## Bad rows\n\nFamilies left out, predictions that are off by more than half of the published latency.\n\n"
         + _bad_rows(found),
     )
@@ -214,6 +222,15 @@ def _cells(judged: Judgement) -> tuple[str, ...]:
         str(judged.rows), f"{judged.within_10:.0%}", f"{judged.mape:.1%}", f"{judged.median:+.0%}",
         f"{judged.worst:+.0%}", tau, *inside,
     )  # fmt: skip
+
+
+def _memory_table(device: Device) -> str:
+    rows = []
+    for published in published_memory():
+        pairs = predicted_memory(device, published)
+        cells = [f"{pair.published / 1024:,.0f} KiB, {pair.predicted / 1024:,.0f}, {pair.error:+.0%}" for pair in pairs]
+        rows.append((published.network, published.runtime, *cells))
+    return _table(("network", "compiled by", "activations: published, predicted", "constants"), rows)
 
 
 def _bad_rows(found: dict[str, Validation]) -> str:

@@ -54,6 +54,7 @@ def arena_use(buffers: Buffers, rules: Memory) -> ArenaUse:
 
     Without an arena, both are the peak of the activations that are alive at once.
     """
+    buffers = buffers.handed_integers() if rules.integer_inputs else buffers
     peak = int(buffers.alive(rules.alignment).max(initial=0))
     if not rules.region_kb:
         return ArenaUse(peak, peak)

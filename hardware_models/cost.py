@@ -123,8 +123,9 @@ class Cost:
 
     def _alive(self) -> list[int]:
         """Bytes of activations, by kernel; none are known of rows that belong to no network."""
-        buffers = self._workload.buffers
-        alive = buffers.alive(self._device.memory.alignment).tolist() if buffers.kernels else [0] * len(self._workload)
+        memory, buffers = self._device.memory, self._workload.buffers
+        buffers = buffers.handed_integers() if memory.integer_inputs else buffers
+        alive = buffers.alive(memory.alignment).tolist() if buffers.kernels else [0] * len(self._workload)
         return [int(size) for size in alive]
 
     def _kernel(self, row: int, alive: int) -> KernelCost:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kneepoint.hardware_models.calibrated import Calibration
 from kneepoint.hardware_models.fusion import FusionRule
-from kneepoint.hardware_models.kernel_classes import KernelClass
+from kneepoint.hardware_models.kernel_classes import MULTIPLYING, KernelClass
 from kneepoint.hardware_models.kernels import KERNEL_KINDS, KernelFormat
 from kneepoint.hardware_models.operators import SPARSE_PATTERNS
 from kneepoint.tasks.errors import DeviceError, nearest
@@ -59,6 +59,7 @@ class Memory(_Frozen):
             first one has asked for piece by piece.
         flash_mb: 10^6 bytes of a memory of their own that constants are read from where they lie; null where they are
             loaded, and share ``limit_mb`` with activations.
+        integer_inputs: Whether a network of integers is handed integers, as a camera writes them, not floats.
     """
 
     limit_mb: Positive
@@ -67,6 +68,7 @@ class Memory(_Frozen):
     region_kb: NotNegative = 0
     growth: Annotated[int, Field(ge=1)] = 1
     replanned: bool = False
+    integer_inputs: bool = False
 
 
 class Power(_Frozen):
@@ -185,6 +187,7 @@ class Device(_Frozen):
         power: Watts; null where unknown, and then no energy is predicted.
         link_mb_s: 10^6 bytes a second at which an artifact reaches the device; null where unknown.
         relative_error: One standard error of a predicted latency, as a fraction of it: of all kernels together.
+        clock_mhz: Of the core, where it has one speed, as microcontrollers do; null elsewhere.
         machine: The hardware; files of one board with different runtimes share it. Null where the name says it.
         float_bytes: Of an element of what is computed in floats: 2 where the runtime computes networks of floats in
             half precision.
@@ -223,6 +226,7 @@ class Device(_Frozen):
     link_mb_s: Positive | None = None
     relative_error: Annotated[float, Field(gt=0, le=10)]
     thread_exponent: Annotated[float, Field(ge=0, le=1)] | None = None
+    clock_mhz: Positive | None = None
     machine: str | None = None
     float_bytes: Literal[2, 4] = 4
     refined: Mapping[KernelFormat, RefinedRates] = Field(default_factory=dict)
@@ -342,6 +346,17 @@ class Device(_Frozen):
             if "pointwise" in entry.classes:
                 rates[name] = entry.classes["pointwise"].rate
         return rates["int8"] / rates["fp32"] if {"int8", "fp32"} <= rates.keys() else None
+
+    @property
+    def macs_per_cycle(self) -> Mapping[KernelFormat, Mapping[KernelClass, float]]:
+        """By format and class of kernels, at the refined rates, launches and elements apart; empty without a clock."""
+        if self.clock_mhz is None:
+            return {}
+        cycles = self.clock_mhz / 1e3  # billions a second
+        return {
+            format_: {name: entry.classes[name].rate / cycles for name in MULTIPLYING if name in entry.classes}
+            for format_, entry in self.refined.items()
+        }
 
     def executes(self, kind: str, format_: KernelFormat) -> bool:
         """Whether kernels of ``kind`` compute in ``format_`` here, rather than in a fallback."""

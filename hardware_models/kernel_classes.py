@@ -32,6 +32,10 @@ KernelClass = Literal[
     "matmul",  # two activations
 ]
 KERNEL_CLASSES: tuple[KernelClass, ...] = get_args(KernelClass)
+MULTIPLYING: tuple[KernelClass, ...] = (
+    "pointwise", "convolution", "winograd", "stem", "depthwise", "vector", "grouped", "matmul",
+)  # fmt: skip
+"""Whose operations are multiply-accumulates; others move elements."""
 CONVOLUTION, WINOGRAD = KERNEL_CLASSES.index("convolution"), KERNEL_CLASSES.index("winograd")
 WORK = ("operations", "input", "output", "weight")
 """What a kernel's work is made of: multiply-accumulates (or elements moved), and elements it reads, writes and has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,15 @@ class Buffers:
         first: (buffers,) int64, position of the first kernel at which it is alive.
         last: (buffers,) int64, position of the last one.
         kernels: How many kernels there are.
+        inputs: (inputs, 2) int64, of those inputs of the network that only kernels on integers read: which buffer each
+            is, and the bytes that it takes where the network is handed integers instead of floats.
     """
 
     bytes: Integers
     first: Integers
     last: Integers
     kernels: int
+    inputs: Integers = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     @classmethod
     def of(cls, table: OperatorTable, kernels: Sequence[Kernel]) -> Buffers:
@@ -47,15 +50,24 @@ class Buffers:
             last.update(dict.fromkeys((kernel.writes, *kernel.reads), step))
         end = len(kernels) - 1
         last.update({name: end for name in table.outputs if name in sizes})
-        spans = sorted((first.get(name, 0), last[name], size) for name, size in sizes.items())
-        columns = np.array(spans, np.int64).reshape(-1, 3)
-        return cls(columns[:, 2], columns[:, 0], columns[:, 1], len(kernels))
+        spans = sorted((first.get(name, 0), last[name], size, name) for name, size in sizes.items())
+        columns = np.array([span[:3] for span in spans], np.int64).reshape(-1, 3)
+        narrow = _as_integers(table, kernels, sizes.keys() - fresh)
+        inputs = [(place, narrow[name]) for place, (*_, name) in enumerate(spans) if name in narrow]
+        listed = np.array(inputs, np.int64).reshape(-1, 2)
+        return cls(columns[:, 2], columns[:, 0], columns[:, 1], len(kernels), listed)
 
     @classmethod
     def none(cls) -> Buffers:
         """Those of a network without kernels."""
         nothing = np.zeros(0, np.int64)
         return cls(nothing, nothing, nothing, 0)
+
+    def handed_integers(self) -> Buffers:
+        """The buffers where the network is handed integers."""
+        sizes = self.bytes.copy()
+        sizes[self.inputs[:, 0]] = self.inputs[:, 1]
+        return replace(self, bytes=sizes)
 
     def alive(self, alignment: int = 1) -> Integers:
         """(kernels,) int64: bytes that are alive while each kernel runs.
@@ -88,3 +100,16 @@ def _sizes(table: OperatorTable, kernels: Sequence[Kernel], fresh: Collection[st
         if given is not None:
             sizes[name] = FP32_BYTES * given.elements
     return sizes
+
+
+def _as_integers(table: OperatorTable, kernels: Sequence[Kernel], handed: Collection[str]) -> dict[str, int]:
+    """Bytes of inputs of the network as integers: none where a kernel makes those of floats, which has no work then."""
+    narrow: dict[str, int] = {}
+    for name in handed:
+        readers = [kernel for kernel in kernels if name in kernel.reads]
+        given = table.tensors.get(name.removesuffix(":float"))
+        if given is not None and all(kernel.kind == "quantize" for kernel in readers):
+            narrow[name] = 0
+        elif given is not None and all(kernel.format == "int8" for kernel in readers):
+            narrow[name] = given.elements
+    return narrow

@@ -14,13 +14,13 @@ from kneepoint.hardware_models.liveness import Buffers
 from kneepoint.hardware_models.price_table import Floats, rows_of
 from kneepoint.hardware_models.workload import Integers, Workload
 
-ArenaRules = tuple[int, float, int, bool]
+ArenaRules = tuple[int, float, int, bool, bool]
 """What of a device's memory decides how much of the runtime's arena is touched."""
 
 
 def arena_rules(memory: Memory) -> ArenaRules:
-    """Alignment, KiB of a region, growth, and whether the second inference is planned anew."""
-    return (memory.alignment, memory.region_kb, memory.growth, memory.replanned)
+    """Alignment, KiB of a region, growth, whether the second inference is planned anew, whether inputs are integers."""
+    return (memory.alignment, memory.region_kb, memory.growth, memory.replanned, memory.integer_inputs)
 
 
 @dataclass(frozen=True, eq=False)

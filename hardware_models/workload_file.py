@@ -27,7 +27,7 @@ from kneepoint.hardware_models.operators import SPARSE_PATTERNS
 from kneepoint.hardware_models.surroundings import SURROUNDINGS
 from kneepoint.hardware_models.workload import Integers, Workload
 
-SCHEMA = "kneepoint.workloads/1"
+SCHEMA = "kneepoint.workloads/2"
 _SIZES = 8
 """Numbers of a kernel before its geometry."""
 _COLUMNS = _SIZES + len(GEOMETRY) + 2
@@ -132,7 +132,7 @@ class WorkloadFile:
             lengths=np.array([len(line["rows"]) for line in lines], np.int64),
             storage_bytes=sizes[:, 0],
             resident_bytes=sizes[:, 1],
-            buffers=tuple(_buffers(line["bytes"], spans[line["span"]], len(line["rows"])) for line in lines),
+            buffers=tuple(_buffers(line, spans[line["span"]]) for line in lines),
             touched={rules: touched[:, place] for place, rules in enumerate(self._arenas)},
         )
 
@@ -182,7 +182,7 @@ class WorkloadFile:
         line["span"] = known.spans.setdefault(spans.tobytes(), len(known.spans))
         line["sizes"] = [workload.storage_bytes, workload.resident_bytes]
         line["touched"] = [arena_use(buffers, _memory(rules)).touched_bytes for rules in self._arenas]
-        arrays = {"rows": rows, "places": places, "bytes": buffers.bytes}
+        arrays = {"rows": rows, "places": places, "bytes": buffers.bytes, "inputs": buffers.inputs}
         self._lines[key] = {**{name: line[name] for name in ("span", "sizes", "touched")}, **arrays}
         return {**line, **{name: array.tolist() for name, array in arrays.items()}}
 
@@ -228,11 +228,12 @@ class WorkloadFile:
         span = content["span"]
         listed = [*known.spans, *(entry.tobytes() for entry in spans)]
         _expect(type(span) is int and 0 <= span < len(listed), "a span is missing")
-        held = _integers(content["bytes"], 1)
+        held, inputs = _integers(content["bytes"], 1), _table(content["inputs"], 2)
         _check_buffers(held, np.frombuffer(listed[span], np.int64).reshape(2, -1), len(rows))
+        _expect(inputs[:, 0].max(initial=-1) < len(held), "an input has a buffer")
         known.add(words, *([entry.tobytes() for entry in table] for table in (kernels, around, spans)))
         told = {"span": span, "sizes": sizes.tolist(), "touched": touched.tolist()}
-        self._lines[key] = {**told, "rows": rows, "places": places, "bytes": held}
+        self._lines[key] = {**told, "rows": rows, "places": places, "bytes": held, "inputs": inputs}
 
 
 def _line(content: Any) -> bytes:
@@ -273,8 +274,8 @@ def _taken(known: dict[bytes, int], table: Integers) -> tuple[list[list[int]], I
     return fresh, places
 
 
-def _buffers(sizes: Integers, spans: Integers, kernels: int) -> Buffers:
-    return Buffers(sizes, spans[0], spans[1], kernels)
+def _buffers(line: Mapping[str, Any], spans: Integers) -> Buffers:
+    return Buffers(line["bytes"], spans[0], spans[1], len(line["rows"]), line["inputs"])
 
 
 def _joined(arrays: Sequence[Integers]) -> Integers:
@@ -282,13 +283,20 @@ def _joined(arrays: Sequence[Integers]) -> Integers:
 
 
 def _memory(rules: ArenaRules) -> Memory:
-    alignment, region_kb, growth, replanned = rules
-    return Memory(limit_mb=1, alignment=alignment, region_kb=region_kb, growth=growth, replanned=replanned)
+    alignment, region_kb, growth, replanned, integer_inputs = rules
+    return Memory(
+        limit_mb=1,
+        alignment=alignment,
+        region_kb=region_kb,
+        growth=growth,
+        replanned=replanned,
+        integer_inputs=integer_inputs,
+    )
 
 
 def _arena(rules: Any) -> ArenaRules:
-    alignment, region_kb, growth, replanned = rules
-    return arena_rules(_memory((alignment, region_kb, growth, replanned)))
+    alignment, region_kb, growth, replanned, integer_inputs = rules
+    return arena_rules(_memory((alignment, region_kb, growth, replanned, integer_inputs)))
 
 
 def _expect(holds: bool, rule: str) -> None:

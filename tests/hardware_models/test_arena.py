@@ -46,6 +46,14 @@ def test_known_answers(rules: dict[str, int], spans: list[tuple[int, int, int]],
     assert arena_use(buffers(*spans), ARENA.model_copy(update=rules)) == ArenaUse(*expected)
 
 
+def test_networks_of_integers_may_be_handed_integers() -> None:
+    """An input of 100 floats that a kernel on integers reads, and one that others read, too."""
+    handed = Buffers(np.array([400, 400, 60]), np.array([0, 0, 0]), np.array([0, 1, 1]), 2, np.array([[0, 100]]))
+    assert arena_use(handed, Memory(limit_mb=1)).touched_bytes == 860
+    assert arena_use(handed, Memory(limit_mb=1, integer_inputs=True)).touched_bytes == 560
+    assert handed.bytes.tolist() == [400, 400, 60]
+
+
 def test_what_onnx_runtime_asked_the_system_for() -> None:
     """Six convolutions of 64 channels at 100 x 100: 8,200 KiB at the first inference, 8,196 more at the second."""
     size = 4 * 64 * 100 * 100

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from kneepoint.hardware_models import Operator, OperatorTable, Tensor, Weight, Workload
 from kneepoint.hardware_models.many_workloads import ManyWorkloads
 from kneepoint.hardware_models.workload_file import WorkloadFile, canonical
+from kneepoint.hardware_models.zoo.registry import build
 
-ARENA = (256, 1024.0, 2, True)
+ARENA = (256, 1024.0, 2, True, False)
 RULES = ("activation",)
 
 
@@ -70,6 +71,8 @@ def same(many: ManyWorkloads, row: int, wanted: Workload) -> bool:
     patterns = {place: kernels.sparse[int(at)] for place, at in enumerate(rows) if int(at) in kernels.sparse}
     buffers = many.buffers[row]
     alike += [patterns == wanted.sparse, np.array_equal(buffers.alive(), wanted.buffers.alive())]
+    handed = (buffers.handed_integers(), wanted.buffers.handed_integers())
+    alike.append(np.array_equal(handed[0].alive(), handed[1].alive()))
     sizes = (many.storage_bytes[row], many.resident_bytes[row])
     return all([*alike, sizes == (wanted.storage_bytes, wanted.resident_bytes)])
 
@@ -80,6 +83,17 @@ def test_what_is_written_comes_back(path: Path) -> None:
     many = file.workloads(["three", "one", "two"])
     assert [same(many, row, WORKLOADS[key]) for row, key in enumerate(many.keys)] == [True] * 3
     assert len(path.read_text().splitlines()) == 4  # nothing is there twice
+
+
+def test_what_inputs_take_as_integers_comes_back(tmp_path: Path) -> None:
+    wanted = Workload.of(build("MLPerf-Tiny KWS: DS-CNN", precision="int8"), RULES)
+    file = opened(tmp_path / "w.jsonl")
+    file.append({"one": wanted})
+    (buffers,) = opened(file.path).workloads(["one"]).buffers
+    assert same(opened(file.path).workloads(["one"]), 0, wanted)
+    assert (
+        buffers.alive()[0] - buffers.handed_integers().alive()[0] == 4 * 49 * 10
+    )  # the quantized copy is what is handed in
 
 
 def test_a_distinct_kernel_is_there_once(path: Path) -> None:
@@ -149,6 +163,8 @@ Spoil = Callable[[dict[str, Any]], None]
         (lambda line: line.update(words=[1]), "words are texts"),
         (lambda line: line.update(words=["", "", "all zeros"]), "not written again"),
         (lambda line: line.update(span=True), "a span is missing"),
+        (lambda line: line.update(inputs=[[10**6, 0]]), "an input has a buffer"),
+        (lambda line: line.update(inputs=[[0]]), "a row has 2 numbers"),
         (lambda line: line["spans"][0][1].__setitem__(0, 50), "a buffer lives among kernels"),
         (lambda line: line["bytes"].append(1), "every buffer has a span"),
         (lambda line: line.update(sizes=[1]), "sizes are missing"),
@@ -170,7 +186,15 @@ def test_a_hostile_line_is_refused_whatever_its_checksum(path: Path, spoil: Spoi
 
 
 @pytest.mark.parametrize(
-    "arenas", [[[0, 1, 2, True]], [[256, -1, 2, True]], [["a", 1, 2, True]], 3, [[1]], [[256, 1, 2, True]] * 99]
+    "arenas",
+    [
+        [[0, 1, 2, True, False]],
+        [[256, -1, 2, True, False]],
+        [["a", 1, 2, True, False]],
+        3,
+        [[1]],
+        [[256, 1, 2, True, False]] * 99,
+    ],
 )
 def test_hostile_arenas_are_refused(path: Path, arenas: Any) -> None:
     header, *rest = path.read_bytes().split(b"\n")

@@ -41,7 +41,7 @@ def _world(speeds: dict[System, float], factors: dict[int, float]) -> dict[Syste
 def test_what_is_believed_is_found_when_it_is_true() -> None:
     fit = Hierarchy.of(_world({FAST: 1e-7, SLOW: 4e-7}, {}), PRIOR)
     assert [fit.latency_ms(sample) for sample in fit.samples] == pytest.approx(
-        [sample.latency_ms for sample in fit.samples], rel=1e-3
+        [sample.latency_ms for sample in fit.samples], rel=2e-3
     )
     costs, parts = fit.costs_ms(SLOW)
     assert costs == pytest.approx(np.exp(PRIOR.cost) * 4e-7, rel=1e-2)
