@@ -18,6 +18,8 @@ from kneepoint.hardware_models.published.systems import World
 Floats = NDArray[np.float64]
 _OF_PRODUCTS: tuple[KernelClass, ...] = ("pointwise", "convolution", "winograd", "stem", "grouped", "matmul")
 _NEXT_TO_NOTHING = 1e-6
+_Parts = tuple[float, float, float]
+"""Operations that an element read costs, one written, and one of a weight."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ def _priors(
     costs: Mapping[KernelClass, float],
     launch: tuple[float, float],
     inference: tuple[float, float],
-    products: tuple[float, float, float],
+    products: _Parts,
     widths: _Widths,
+    **others: _Parts,
 ) -> Priors:
-    """``launch`` and ``inference`` are means and widths."""
-    moved: dict[KernelClass, tuple[float, float, float]] = {"depthwise": (0.5, 0.5, 0.5), "vector": (1.0, 1.0, 0.5)}
+    """``launch`` and ``inference`` are means and widths; ``others`` are parts of classes that differ from products."""
+    known_parts = {"depthwise": (0.5, 0.5, 0.5), "vector": (1.0, 1.0, 0.5), **others}
     nothing = (_NEXT_TO_NOTHING,) * (len(WORK) - 1)
-    parts = [moved.get(name, products if name in _OF_PRODUCTS else nothing) for name in KERNEL_CLASSES]
+    parts = [known_parts.get(name, products if name in _OF_PRODUCTS else nothing) for name in KERNEL_CLASSES]
     known = {**_WIDTHS, **widths.classes}
     own = [min(_SYSTEM_WIDTHS.get(name, widths.system), widths.system) for name in KERNEL_CLASSES]
     return Priors(
@@ -117,22 +120,31 @@ def _priors(
 
 
 _CPU: Mapping[KernelClass, float] = {
-    "pointwise": 1, "convolution": 1, "winograd": 0.8, "stem": 2, "depthwise": 5, "vector": 2, "grouped": 1.5,
-    "pool": 2, "elementwise": 12, "copy": 12, "norm": 20, "matmul": 2,
+    "pointwise": 1, "convolution": 1, "winograd": 0.8, "stem": 1, "depthwise": 5, "vector": 1.2, "grouped": 1.5,
+    "pool": 15, "elementwise": 25, "copy": 60, "norm": 20, "matmul": 10,
 }  # fmt: skip
+"""Moving an element costs tens of operations of a product, whose operands stay in registers."""
 _ACCELERATOR: Mapping[KernelClass, float] = {
     "pointwise": 1, "convolution": 0.8, "winograd": 0.8, "stem": 3, "depthwise": 20, "vector": 30, "grouped": 4,
     "pool": 30, "elementwise": 100, "copy": 100, "norm": 200, "matmul": 3,
 }  # fmt: skip
 _MICROCONTROLLER: Mapping[KernelClass, float] = {
-    "pointwise": 1, "convolution": 0.9, "winograd": 0.8, "stem": 1.3, "depthwise": 2, "vector": 1, "grouped": 1.5,
+    "pointwise": 1, "convolution": 0.9, "winograd": 0.8, "stem": 1.3, "depthwise": 4, "vector": 1, "grouped": 1.5,
     "pool": 2, "elementwise": 4, "copy": 2, "norm": 50, "matmul": 1.5,
 }  # fmt: skip
 """No fast algorithms there, but the inner products of a window are longer than those of a pointwise kernel, whose
 operands are loaded more often for it. A linear layer multiplies as fast, and loads every weight for one product: half
 an operation more (``vector`` of the parts)."""
 PRIORS: Mapping[World, Priors] = {
-    "cpu": _priors(_CPU, (1e5, 1.5), (1e5, 0.2), (8, 24, 4), _Widths({}, 0.5, 0.3, 0.1, 0.5, 1.0, 0.08)),
+    "cpu": _priors(
+        _CPU,
+        (6e5, 1.5),
+        (1e5, 0.2),
+        (5, 8, 6),
+        _Widths({}, 0.5, 0.3, 0.15, 0.5, 2.0, 0.08),
+        stem=(60, 12, 4),
+        depthwise=(2.5, 0.5, 0.5),
+    ),
     "accelerator": _priors(
         _ACCELERATOR,
         (0.005, 1.0),
@@ -144,11 +156,13 @@ PRIORS: Mapping[World, Priors] = {
         _MICROCONTROLLER, (3e3, 0.4), (3e3, 0.2), (1, 4, 0.1), _Widths({"vector": 0.2}, 0.25, 0.3, 0.3, 0.3, 0.5, 0.08)
     ),
 }
-"""By world of systems.
+"""By world of systems; means of processors were rounded from a first fit, so that what is predicted with them is judged
+a little too well.
 
 A kernel of an accelerator starts about 5 us after the one before it, and a product of matrices takes what its peak
 says, times e at most. Precisions of one runtime differ little on processors, where the gain of integers is nearly the
 same for every network, and more on accelerators, which have units for them. Cores of a processor share its memory, so
-that moving elements is the dearer the more of them multiply. Most published networks of microcontrollers have next to
-no linear layers, and the few others have them in external flash: what is believed of those has to be narrow.
+that moving elements is the dearer the more of them multiply. A stem reads images with few channels, whose windows are
+copied before they are multiplied. Most published networks of microcontrollers have next to no linear layers, and the
+few others have them in external flash: what is believed of those has to be narrow.
 """
