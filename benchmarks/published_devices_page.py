@@ -45,7 +45,7 @@ Two things are taken to be otherwise than they were published. TensorFlow Lite g
 MobileNets in unsigned bytes, published as XNNPACK's, are rows of TensorFlow Lite's own kernels (`-ruy`): on AGX Orin
 their latencies are those without XNNPACK within a few percent, at 29 W of twelve cores, where signed bytes take the
 18 W of one. And detectors whose files suppress boxes on the processor (TensorFlow Lite's, ONNX Model Zoo's) are left
-out, for their tables have no such kernels. The accuracy of the bars depends on both.
+out, for their tables have no such kernels. What is found below depends on both.
 
 *In 10 %* is the share of predictions with an error of at most 10 %, *MAPE* the mean absolute relative error, *tau*
 Kendall's rank correlation among networks whose latencies differ by a factor of 1.5 at most. *In one* and *in two* are

@@ -45,9 +45,6 @@ _AT = {name: column for column, name in enumerate(GEOMETRY)}
 _CLASS: dict[str, int] = {name: code for code, name in enumerate(KERNEL_CLASSES)}
 _FEW_CHANNELS, _FEW_ROWS, _WINOGRAD = 8, 4, 9
 _COPIES = ("concat", "copy", "transpose", "resize", "embedding", "quantize", "dequantize", "reorder")
-_TILE, _BYTE_TILE = 6, 4
-"""Fast convolutions compute whole tiles of an output: F(6x6, 3x3) in floats, so that 7 x 7 costs what 12 x 12 does, and
-F(4x4, 3x3) in bytes, whose products grow less (Lavin and Gray, CVPR 2016; both are ncnn's)."""
 _MOVED = ("elementwise", "copy", "norm")
 
 
@@ -86,15 +83,6 @@ def work(rows: Workload, codes: NDArray[np.int64]) -> Floats:
     pools = codes == _CLASS["pool"]
     operations = np.select([moves, pools], [np.maximum(read, written), written * window], rows.macs)
     operations = np.where(codes == _CLASS["copy"], written, operations)
-    operations = np.where(codes == WINOGRAD, operations * _in_whole_tiles(rows), operations)
     parts = np.stack([operations, read, written, held], axis=1).astype(np.float64)
     parts[moves | pools, 1:] = 0
     return parts
-
-
-def _in_whole_tiles(rows: Workload) -> Floats:
-    """(kernels,): positions of the tiles that cover an output, for each of its own."""
-    tile = np.where(rows.format == FORMATS.index("int8"), _BYTE_TILE, _TILE)
-    sides = [rows.geometry[:, _AT[name]] for name in ("out_height", "out_width")]
-    ratios = [np.ceil(side / tile) * tile / np.maximum(side, 1) for side in sides]
-    return np.asarray(ratios[0] * ratios[1])

@@ -60,7 +60,7 @@ class System:
 
     Attributes:
         device: An identifier of the hardware.
-        runtime: As it was published.
+        runtime: As it was published, but for unsigned bytes, of which it was another one (``_UNSIGNED``).
         threads: None where that was not published.
         precision: Of what it is given.
         published_precision: As it was published: floats may be computed in half precision.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WINOGRAD, WORK, class_codes, work
-from kneepoint.hardware_models.kernels import GEOMETRY
+from kneepoint.hardware_models.kernel_classes import KERNEL_CLASSES, WORK, class_codes, work
 from kneepoint.hardware_models.operators import FP32_BYTES
 from kneepoint.hardware_models.workload import KIND_CODES, Workload
 from kneepoint.hardware_models.zoo.registry import Precision, build
@@ -75,14 +74,3 @@ def test_kernels_that_move_elements_have_no_other_parts() -> None:
     assert moved.any()
     assert (parts[moved, 0] > 0).all()
     assert (parts[moved, 1:] == 0).all()
-
-
-@pytest.mark.parametrize(("precision", "tile"), [("fp32", 6), ("int8", 4)])
-def test_fast_convolutions_compute_whole_tiles(precision: Precision, tile: int) -> None:
-    rows = _rows("ResNet-50 v1.5 224", precision)
-    codes = class_codes(rows)
-    fast = codes == WINOGRAD
-    sides = rows.geometry[fast, GEOMETRY.index("out_height")]
-    assert set(sides) == {56, 28, 14, 7}
-    expected = rows.macs[fast] * (np.ceil(sides / tile) * tile / sides) ** 2
-    assert work(rows, codes)[fast, 0] == pytest.approx(expected)

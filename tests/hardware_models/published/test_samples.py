@@ -60,7 +60,7 @@ def test_runtimes_without_winograd_have_none_of_its_work() -> None:
         parts.append(dict(zip(KERNEL_CLASSES, _sample(system, "VGG-16 224").work[:, 0], strict=True)))
     fast, slow = parts
     assert slow["winograd"] == fast["convolution"] == 0
-    assert 15e9 < slow["convolution"] < fast["winograd"] < 1.2 * slow["convolution"]  # whole tiles of 6 x 6
+    assert slow["convolution"] == fast["winograd"] > 15e9
 
 
 @pytest.mark.parametrize(("runtime", "taken"), [("TFLite v2.7.1 (ruy)", 3), ("ONNX Runtime CPU", 3), ("ncnn CPU", 4)])
