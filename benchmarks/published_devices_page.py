@@ -49,9 +49,9 @@ out, for their tables have no such kernels. What is found below depends on both.
 
 *In 10 %* is the share of predictions with an error of at most 10 %, *MAPE* the mean absolute relative error, *tau*
 Kendall's rank correlation among networks whose latencies differ by a factor of 1.5 at most. *In one* and *in two* are
-the shares of errors inside one and two stated standard errors, which are taken from the errors on all other families;
-68 % and 95 % would be honest. *Baseline* is an additive roofline with seven constants that is fitted to one system,
-with the same families left out.
+the shares of errors inside one and two stated standard errors, which are taken from the errors on all other families
+(those of alike systems count as one family more); 68 % and 95 % would be honest. *Baseline* is an additive roofline
+with seven constants that is fitted to one system, with the same families left out.
 
 ![Predicted against published latency of families left out](published_devices.png)
 """

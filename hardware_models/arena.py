@@ -49,12 +49,17 @@ class ArenaUse:
     reserved_bytes: int
 
 
+def held(buffers: Buffers, rules: Memory) -> Buffers:
+    """The buffers as a device is handed the network's inputs."""
+    return buffers.handed_integers() if rules.integer_inputs else buffers
+
+
 def arena_use(buffers: Buffers, rules: Memory) -> ArenaUse:
     """The regions of the arena once a network has been executed twice.
 
     Without an arena, both are the peak of the activations that are alive at once.
     """
-    buffers = buffers.handed_integers() if rules.integer_inputs else buffers
+    buffers = held(buffers, rules)
     peak = int(buffers.alive(rules.alignment).max(initial=0))
     if not rules.region_kb:
         return ArenaUse(peak, peak)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kneepoint.hardware_models.arena import held
 from kneepoint.hardware_models.device import Device
 from kneepoint.hardware_models.energy import kernel_watts
 from kneepoint.hardware_models.kernels import FORMATS
@@ -123,8 +124,8 @@ class Cost:
 
     def _alive(self) -> list[int]:
         """Bytes of activations, by kernel; none are known of rows that belong to no network."""
-        memory, buffers = self._device.memory, self._workload.buffers
-        buffers = buffers.handed_integers() if memory.integer_inputs else buffers
+        memory = self._device.memory
+        buffers = held(self._workload.buffers, memory)
         alive = buffers.alive(memory.alignment).tolist() if buffers.kernels else [0] * len(self._workload)
         return [int(size) for size in alive]
 

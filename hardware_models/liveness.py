@@ -103,13 +103,16 @@ def _sizes(table: OperatorTable, kernels: Sequence[Kernel], fresh: Collection[st
 
 
 def _as_integers(table: OperatorTable, kernels: Sequence[Kernel], handed: Collection[str]) -> dict[str, int]:
-    """Bytes of inputs of the network as integers: none where a kernel makes those of floats, which has no work then."""
+    """Bytes of inputs of the network as integers: none where a kernel makes those of floats, which has no work then.
+
+    Indices of an embedding are not values in eight bits.
+    """
     narrow: dict[str, int] = {}
     for name in handed:
         readers = [kernel for kernel in kernels if name in kernel.reads]
         given = table.tensors.get(name.removesuffix(":float"))
         if given is not None and all(kernel.kind == "quantize" for kernel in readers):
             narrow[name] = 0
-        elif given is not None and all(kernel.format == "int8" for kernel in readers):
+        elif given is not None and all(kernel.format == "int8" and kernel.kind != "embedding" for kernel in readers):
             narrow[name] = given.elements
     return narrow

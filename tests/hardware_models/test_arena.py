@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from kneepoint.hardware_models.arena import KIB, ArenaUse, arena_use
 from kneepoint.hardware_models.device import Memory
+from kneepoint.hardware_models.kernels import Kernel
 from kneepoint.hardware_models.liveness import Buffers
+from kneepoint.hardware_models.operators import OperatorTable, Tensor
 
 ARENA = Memory(limit_mb=1, alignment=256, region_kb=1, growth=2)
 
@@ -52,6 +54,13 @@ def test_networks_of_integers_may_be_handed_integers() -> None:
     assert arena_use(handed, Memory(limit_mb=1)).touched_bytes == 860
     assert arena_use(handed, Memory(limit_mb=1, integer_inputs=True)).touched_bytes == 560
     assert handed.bytes.tolist() == [400, 400, 60]
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("linear", [[1, 6]]), ("embedding", [])])
+def test_indices_of_an_embedding_are_not_values_in_bytes(kind: str, taken: list[list[int]]) -> None:
+    table = OperatorTable((), {"x": Tensor("x", (1, 6))}, ("x",), ("y",))
+    kernel = Kernel("one", kind, "int8", output_bytes=8, reads=("x",), writes="y")
+    assert Buffers.of(table, [kernel]).inputs.tolist() == taken
 
 
 def test_what_onnx_runtime_asked_the_system_for() -> None:
